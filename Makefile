@@ -1,0 +1,59 @@
+# Everything a person or CI does with this project.  `make` lists it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+SHELL   = /bin/sh
+
+# The tools the lanes drive: a store, a container engine, the firewall, traffic.
+PACKAGES = etcd-server etcd-client docker.io iptables nftables iproute2 iperf3 busybox-static iputils-ping util-linux
+PROMISE ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml src/pyflannel/__init__.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## a virtual environment with pyflannel and its development tools in it
+
+.PHONY: tools
+tools: ## Debian packages the demo and the tests drive (needs root)
+	@contrib/install-tools $(PACKAGES)
+
+.PHONY: demo
+demo: install ## a three-host network on this machine: pings across, shows the routes, leaves nothing behind
+	@contrib/install-tools iproute2 iptables iputils-ping util-linux
+	$(BIN)/flannelctl lab demo --backend $(or $(BACKEND),vxlan)
+
+.PHONY: check
+check: install ## format, lint, types, import contracts, unit and property tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/property tests/golden
+
+.PHONY: test
+test: check tools ## every lane: the above, then real stores, real kernel, real Docker
+	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests
+
+.PHONY: bench
+bench: install tools ## print the performance tables of docs/performance.md
+	$(BIN)/python -m tests.bench
+
+.PHONY: format
+format: install ## rewrite the code the way `make check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## remove what the targets above made in this checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,76 @@
+"""What this machine can do, asked once, answered with a reason.
+
+CI names in PYFLANNEL_TEST_PROMISE (comma separated) what it is sure to offer; a test that would be skipped for want of
+one of those fails instead, so that a lane cannot go quiet unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+
+
+@cache
+def promised() -> frozenset[str]:
+    """The capabilities this run may not skip for."""
+    return frozenset(filter(None, os.environ.get("PYFLANNEL_TEST_PROMISE", "").split(",")))
+
+
+@cache
+def missing(capability: str) -> str | None:
+    """Why ``capability`` is not to be had here, or None if it is."""
+    return _PROBES[capability]()
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+def _program(*names: str) -> Callable[[], str | None]:
+    def probe() -> str | None:
+        absent = [name for name in names if shutil.which(name) is None]
+        return f"not installed: {', '.join(absent)}" if absent else None
+
+    return probe
+
+
+def _in_namespace(script: str) -> Callable[[], str | None]:
+    """Whether ``script`` succeeds in a throw-away network namespace."""
+
+    def probe() -> str | None:
+        done = subprocess.run(["unshare", "-n", "sh", "-ec", script], capture_output=True, text=True, check=False)
+        return None if done.returncode == 0 else (done.stderr.strip() or f"exit status {done.returncode}")
+
+    return probe
+
+
+def _user_namespace() -> str | None:
+    done = subprocess.run(
+        ["unshare", "-Urnm", "ip", "link", "add", "br0", "type", "bridge"], capture_output=True, text=True, check=False
+    )
+    return None if done.returncode == 0 else (done.stderr.strip() or f"exit status {done.returncode}")
+
+
+_PROBES: dict[str, Callable[[], str | None]] = {
+    "root": _root,
+    "netns": _in_namespace("ip link set lo up"),
+    "bridge": _in_namespace("ip link add name probe0 type bridge"),
+    "veth": _in_namespace("ip link add name probe0 type veth peer name probe1"),
+    "vxlan": _in_namespace("ip link add name probe0 type vxlan id 1 dstport 8472"),
+    "iptables": _in_namespace("iptables-save >/dev/null && iptables -w -N PYFLANNEL-PROBE"),
+    "ip6tables": _in_namespace("ip6tables-save >/dev/null && ip6tables -w -N PYFLANNEL-PROBE"),
+    "iptables-nft": _in_namespace("iptables-nft -w -N PYFLANNEL-PROBE"),
+    "iptables-legacy": _in_namespace("iptables-legacy -w -N PYFLANNEL-PROBE"),
+    "ip6tables-nft": _in_namespace("ip6tables-nft -w -N PYFLANNEL-PROBE"),
+    "ip6tables-legacy": _in_namespace("ip6tables-legacy -w -N PYFLANNEL-PROBE"),
+    "userns": _user_namespace,
+    "etcd": _program("etcd", "etcdctl"),
+    "openssl": _program("openssl"),
+    "docker": _program("dockerd", "docker", "containerd"),
+    "busybox": _program("busybox"),
+    "iperf3": _program("iperf3"),
+    "systemd": _program("systemd-analyze"),
+}
