@@ -1,0 +1,115 @@
+"""From what is to what should be: an ordered list of operations.
+
+Rules of this file
+  1. It compares two states and knows nothing of kernels, leases or clocks.
+  2. The order of the result is part of the promise: everything an operation relies on comes before it.
+  3. What counts as *the same* is said here and nowhere else: ``satisfies``, and for devices ``must_rebuild``.
+
+Nothing is taken down before its successor stands, so that no packet is lost on the way: first the puts, bottom up, then
+the cuts, top down.  What fills a slot that is needed is not cut but handed to the put, as ``old``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Final, TypeAlias
+
+from pyflannel.state import ORDER, Item, Key, Link, Misfit, Neighbour, Route, State, Sysctl
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Make the kernel hold ``item``."""
+
+    item: Item
+    old: Item | None = None
+    """What fills the slot now, if anything; None means the slot is free and must still be free when we write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Take ``item`` out of the kernel."""
+
+    item: Item
+
+
+Op: TypeAlias = Put | Cut
+
+ON_A_DEVICE: Final = tuple(kind for kind in ORDER if kind is not Link)
+"""What goes with the device it is on."""
+
+
+def diff(want: State, have: State) -> tuple[Op, ...]:
+    """The operations that make of ``have`` what ``want`` says, in the order to carry them out.
+
+    A device that must be made anew, or goes, takes all that is on it along, and one that changes its MAC its
+    neighbours: those items are not cut one by one, and what is wanted of them is put again as into free slots.
+    A ``Sysctl`` that is no longer wanted keeps its value, for there is no saying which other one it should have.
+
+    The last IPv4 address of a device takes its IPv4 routes and neighbours along as well, unnoticed by this function:
+    where a plan asks for those and for no address at all, it is the next comparison that brings them back.
+    """
+    losses = dict(_losses(want, have))
+    standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
+    return (*_clearance(standing.values()), *_puts(want, standing), *_cuts(want, standing.values()))
+
+
+def satisfies(have: Item, want: Item) -> bool:
+    """Whether ``have`` is all that ``want`` asks for."""
+    if isinstance(want, Link) and isinstance(have, Link) and want.mac is None:
+        return replace(have, mac=None) == want
+    return have == want
+
+
+def must_rebuild(want: Link, have: Item) -> bool:
+    """Whether the kernel cannot change the device ``have`` into ``want``, so that it has to be deleted and made anew.
+
+    The kernel's rules for a vxlan device: VNI, port, GBP and the address family of ``local`` are for life
+    (vxlan_changelink, Linux 6.18).
+    """
+    if not isinstance(have, Link):
+        return True
+    new, old = want.spec, have.spec
+    return (new.vni, new.port, new.gbp, type(new.local)) != (old.vni, old.port, old.gbp, type(old.local))
+
+
+def device(item: Item) -> str:
+    """Name of the device an item is, or is on."""
+    return item.name if isinstance(item, Link | Misfit) else item.dev
+
+
+def _losses(want: State, have: State) -> Iterator[tuple[str, tuple[type[Item], ...]]]:
+    """For each device that will lose something by itself: its name, and the kinds of item."""
+    for key, item in have.items():
+        successor = want.get(key)
+        if isinstance(successor, Link):
+            if must_rebuild(successor, item):
+                yield successor.name, ON_A_DEVICE
+            elif isinstance(item, Link) and successor.mac not in (None, item.mac):
+                # neigh_changeaddr() flushes permanent neighbours too (Linux 6.18).
+                yield successor.name, (Neighbour,)
+        elif isinstance(item, Link):
+            yield item.name, ON_A_DEVICE
+
+
+def _clearance(standing: Iterable[Item]) -> Iterator[Op]:
+    """Strays go first: cut by what they look like, they could be taken for the routes that come."""
+    return (Cut(item) for item in standing if isinstance(item, Route) and item.stray)
+
+
+def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
+    for kind in ORDER:
+        for item in want.items_of(kind):
+            old = standing.get(item.key)
+            if old is None or not satisfies(old, item):
+                yield Put(item, old)
+
+
+def _cuts(want: State, standing: Iterable[Item]) -> Iterator[Op]:
+    surplus: dict[type[Item], list[Op]] = {kind: [] for kind in ORDER if kind is not Sysctl}
+    for item in standing:
+        if item.key not in want and not (isinstance(item, Route) and item.stray) and type(item) in surplus:
+            surplus[type(item)].append(Cut(item))
+    return chain.from_iterable(surplus[kind] for kind in reversed(surplus))

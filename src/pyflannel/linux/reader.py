@@ -1,0 +1,95 @@
+"""Reading what the kernel holds inside a scope.
+
+The kernel filters its listings by device, so that thousands of somebody else's routes cost next to nothing.  Before
+Linux 4.20 it does not, hence every entry is checked once more here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from socket import AF_INET, AF_INET6
+
+from pyflannel.linux import addresses, links, neighbours, routes, sysctls
+from pyflannel.linux.devices import Devices
+from pyflannel.linux.errors import LinkGone
+from pyflannel.linux.netlink import Conversation, Request
+from pyflannel.linux.netns import Netns
+from pyflannel.state import Address, IPInterface, Item, Key, Link, Misfit, Route, Scope, State
+
+FAMILIES = (AF_INET, AF_INET6)
+
+
+class Reader:
+    """One look at the kernel."""
+
+    def __init__(self, conversation: Conversation, netns: Netns) -> None:
+        """Read through ``conversation``, which is in ``netns``."""
+        self._conversation, self._netns = conversation, netns
+        self._devices = Devices(conversation)
+
+    def observe(self, scope: Scope) -> State:
+        """All that is inside ``scope``; a device that goes away meanwhile is as if it had never been there."""
+        items: list[Item] = []
+        for name in sorted(scope.devices):
+            try:
+                items += self._device(name, scope)
+            except LinkGone:
+                continue
+        items += sysctls.read(sorted(scope.sysctls), self._netns) if scope.sysctls else []
+        return State(items)
+
+    def routes(self, index: int, dev: str, family: int) -> Iterator[Route]:
+        """The routes through a device; all but the first that fill one slot are strays."""
+        filled: set[Key] = set()
+        for body in self._list(f"routes of {dev}", routes.query(family, index), family):
+            for route in routes.read(body, index, dev):
+                yield replace(route, stray=True) if route.key in filled else route
+                filled.add(route.key)
+
+    def link(self, device: links.Device) -> Link | Misfit:
+        """What a device is to us."""
+        why = links.misfit(device)
+        if why is not None:
+            return Misfit(device.name, why, device.kind)
+        below = links.underlay(device)
+        found = self._devices.look(below) if below else None
+        return links.as_item(device, "" if found is None else found.name)
+
+    def _device(self, name: str, scope: Scope) -> list[Item]:
+        device = self._devices.look(name)
+        if device is None:
+            return []
+        link = self.link(device)
+        if isinstance(link, Misfit):
+            return [link]
+        return [link, *self._on(device.index, name, scope)]
+
+    def _on(self, index: int, dev: str, scope: Scope) -> Iterator[Item]:
+        for body in self._list(f"addresses of {dev}", addresses.query(index)):
+            found = addresses.read(body)
+            if found is not None and found.index == index and _is_ours(found.address, scope):
+                yield Address(dev, found.address)
+        for family in FAMILIES:
+            listing = self._list(f"neighbours on {dev}", neighbours.query_neighbours(family, index), family)
+            yield from _present(neighbours.read_neighbour(body, index, dev) for body in listing)
+        listing = self._list(f"forwarding entries of {dev}", neighbours.query_fdb(index))
+        yield from _present(neighbours.read_fdb(body, index, dev) for body in listing)
+        for family in FAMILIES:
+            yield from self.routes(index, dev, family)
+
+    def _list(self, what: str, request: Request, family: int | None = None) -> Iterator[bytes]:
+        # Where the kernel was built without a family it answers with all it has.
+        bodies = self._conversation.dump(f"listing {what}", request)
+        return (body for body in bodies if family is None or body[0] == family)
+
+
+def _present(items: Iterable[Item | None]) -> Iterator[Item]:
+    return (item for item in items if item is not None)
+
+
+def _is_ours(address: IPInterface, scope: Scope) -> bool:
+    """IPv4: inside our networks (compat §5.0).  IPv6: all but what every device has by itself."""
+    if address.version == 6:
+        return not address.is_link_local
+    return any(address.ip in network for network in scope.networks)

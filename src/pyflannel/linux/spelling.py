@@ -1,0 +1,79 @@
+"""Operations as an administrator would type them.
+
+For messages, for ``plan`` and for the logs of tests: whoever reads of an operation can try it by hand.  Nothing here is
+ever executed.
+"""
+
+from __future__ import annotations
+
+from pyflannel.diff import Op, Put, must_rebuild
+from pyflannel.state import PROTO_BOOT, Address, FdbEntry, Item, Link, Misfit, Neighbour, Route, Sysctl
+
+
+def spell(op: Op) -> str:
+    """One operation as a command of ip(8), bridge(8) or sysctl(8)."""
+    item = op.item
+    if isinstance(item, Link | Misfit):
+        return _link(op)
+    if isinstance(item, Sysctl):
+        return f"sysctl -w net.{item.family}.conf.{item.dev.replace('.', '/')}.{item.name}={item.value}"
+    verb = "del" if not isinstance(op, Put) else "add" if op.old is None else "replace"
+    match item:
+        case Address():
+            return f"ip address {verb} {item.address} dev {item.dev}"
+        case Neighbour():
+            return f"ip neigh {verb} {item.ip} lladdr {item.mac} dev {item.dev} nud permanent"
+        case FdbEntry():
+            return f"bridge fdb {verb} {item.mac} dev {item.dev} dst {item.dst} self permanent"
+        case Route():
+            return f"ip route {verb} {route(item)}"
+
+
+def route(item: Route) -> str:
+    """A route as ``ip route`` lists it, defaults left out."""
+    words = [str(item.dst)]
+    if item.via is not None:
+        family = "" if item.via.version == item.dst.version else f"inet{'' if item.via.version == 4 else '6'} "
+        words.append(f"via {family}{item.via}")
+    words.append(f"dev {item.dev}")
+    if item.protocol != PROTO_BOOT:
+        words.append(f"proto {item.protocol}")
+    if item.metric:
+        words.append(f"metric {item.metric}")
+    if item.onlink:
+        words.append("onlink")
+    return " ".join(words)
+
+
+def _link(op: Op) -> str:
+    item = op.item
+    if not isinstance(op, Put) or not isinstance(item, Link):
+        return f"ip link del {_name(item)}"
+    if op.old is None:
+        return _creation(item)
+    if must_rebuild(item, op.old):
+        return f"ip link del {item.name} && {_creation(item)}"
+    return f"ip link set {item.name} {_state(item)} type vxlan {_changeable(item)}"
+
+
+def _name(item: Item) -> str:
+    return item.name if isinstance(item, Link | Misfit) else item.dev
+
+
+def _creation(item: Link) -> str:
+    spec = item.spec
+    gbp = " gbp" if spec.gbp else ""
+    return (
+        f"ip link add {item.name} {_state(item)} type vxlan id {spec.vni} dstport {spec.port} {_changeable(item)}{gbp}"
+    )
+
+
+def _state(item: Link) -> str:
+    mac = "" if item.mac is None else f" address {item.mac}"
+    return f"{'up' if item.up else 'down'} mtu {item.mtu}{mac}"
+
+
+def _changeable(item: Link) -> str:
+    spec = item.spec
+    local = "" if spec.local is None else f"local {spec.local} "
+    return f"dev {spec.underlay} {local}{'learning' if spec.learning else 'nolearning'}"

@@ -1,0 +1,193 @@
+"""Carrying out operations: many of a kind in one system call, and the few that need more than one step.
+
+Rules of this file
+  1. Operations are carried out in their order, run by run of one verb and kind.  A step that follows from the answer
+     to another waits for the whole run, never for longer.
+  2. What is asked for and already so is success, whoever brought it about.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from socket import AF_INET, AF_INET6
+from typing import Final
+
+from pyflannel.diff import Cut, Op, Put, device, must_rebuild, satisfies
+from pyflannel.linux import addresses, links, neighbours, routes, sysctls
+from pyflannel.linux.devices import Devices
+from pyflannel.linux.errors import KernelError
+from pyflannel.linux.netlink import Ack, Conversation, Request
+from pyflannel.linux.netns import Netns
+from pyflannel.linux.reader import Reader
+from pyflannel.state import Address, FdbEntry, Item, Link, Misfit, Neighbour, Route, Sysctl
+
+DONE: Final = Ack(0)
+GONE: Final = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL))
+"""What the kernel says when asked to delete what is not there: each table has its own word for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A route that is being put."""
+
+    place: int
+    """Of its operation, in the run."""
+    index: int
+    """Of its device."""
+    item: Route
+    old: Route
+    """What it takes the place of; itself if the slot was to be free."""
+
+
+class Writer:
+    """One pass over a list of operations."""
+
+    def __init__(self, conversation: Conversation, netns: Netns) -> None:
+        """Write through ``conversation``, which is in ``netns``."""
+        self._conversation, self._netns = conversation, netns
+        self._devices = Devices(conversation)
+        self._reader = Reader(conversation, netns)
+
+    def carry_out(self, ops: Iterable[Op]) -> list[tuple[Op, Ack]]:
+        """Each operation with what became of it."""
+        outcome: list[tuple[Op, Ack]] = []
+        for (_, kind), group in groupby(ops, key=lambda op: (type(op), type(op.item))):
+            run = list(group)
+            if kind in (Link, Misfit):
+                acks = [self._link(op) for op in run]
+            elif kind is Sysctl:
+                acks = [self._sysctl(op) for op in run]
+            else:
+                acks = self._batch(run)
+            outcome += zip(run, acks, strict=True)
+        return outcome
+
+    def _sysctl(self, op: Op) -> Ack:
+        if isinstance(op, Put) and isinstance(op.item, Sysctl):
+            return sysctls.write(op.item, self._netns)
+        return DONE  # a setting cannot be taken away
+
+    def _link(self, op: Op) -> Ack:
+        name = device(op.item)
+        try:
+            if isinstance(op, Put) and isinstance(op.item, Link):
+                return self._put_link(op.item, op.old)
+            return self._delete(name)
+        finally:
+            self._devices.forget(name)
+
+    def _put_link(self, item: Link, old: Item | None) -> Ack:
+        below = self._devices.index(item.spec.underlay)
+        if below is None:
+            return Ack(errno.ENODEV, f"there is no device {item.spec.underlay} to carry its packets")
+        if isinstance(old, Link) and not must_rebuild(item, old):
+            index = self._devices.index(item.name)
+            return _no_device(item) if index is None else self._do(*links.change(item, old, index, below))
+        if old is not None and (ack := self._delete(item.name)).code:
+            return ack
+        ack = self._do(links.create(item, below))
+        return DONE if ack.code == errno.EEXIST and self._has_link(item) else ack
+
+    def _has_link(self, item: Link) -> bool:
+        found = self._devices.look(item.name)
+        return found is not None and satisfies(self._reader.link(found), item)
+
+    def _delete(self, name: str) -> Ack:
+        index = self._devices.index(name)
+        return DONE if index is None else _forgiving(self._do(links.delete(index)))
+
+    def _do(self, *requests: Request) -> Ack:
+        """All of ``requests``, whatever becomes of those before; the answer is the first refusal, if any."""
+        return next((ack for ack in self._conversation.batch(requests) if ack.code), DONE)
+
+    def _batch(self, ops: Sequence[Op]) -> list[Ack]:
+        """A run of operations on what devices have, once more where a device turns out to be another by now."""
+        acks = self._attempt(ops)
+        again = [place for place, ack in enumerate(acks) if ack.code == errno.ENODEV]
+        if again:
+            for name in {device(ops[place].item) for place in again}:
+                self._devices.forget(name)
+            for place, ack in zip(again, self._attempt([ops[place] for place in again]), strict=True):
+                acks[place] = ack
+        return [_forgiving(ack) if isinstance(op, Cut) else ack for op, ack in zip(ops, acks, strict=True)]
+
+    def _attempt(self, ops: Sequence[Op]) -> list[Ack]:
+        acks = [_no_device(op.item) for op in ops]
+        indices = [self._devices.index(device(op.item)) for op in ops]
+        there = [(place, index) for place, index in enumerate(indices) if index is not None]
+        answers = self._conversation.batch([_request(ops[place], index) for place, index in there])
+        moved: list[_Step] = []
+        doubtful: list[_Step] = []
+        for (place, index), ack in zip(there, answers, strict=True):
+            acks[place] = ack
+            match ops[place]:
+                case Put(Route() as item, Route() as old) if ack.code in (0, errno.EEXIST):
+                    moved.append(_Step(place, index, item, old))
+                case Put(Route() as item) if ack.code == errno.EEXIST:
+                    doubtful.append(_Step(place, index, item, item))
+        self._finish_moves(moved, acks)
+        self._clear_doubts(doubtful, acks)
+        return acks
+
+    def _finish_moves(self, moved: Sequence[_Step], acks: list[Ack]) -> None:
+        """The new routes stand behind the old ones: remove those.
+
+        Some are better added now, to a free slot: IPv6 takes two routes that differ in protocol or ``onlink`` alone for
+        one, so there the new one could not be added before; and where no old one is found, the new one may stand
+        behind somebody else's.
+        """
+        late: list[_Step] = []
+        cuts = self._conversation.batch([routes.cut(step.old, step.index) for step in moved])
+        for step, ack in zip(moved, cuts, strict=True):
+            if acks[step.place].code == errno.EEXIST or ack.code in GONE:
+                late.append(step)
+            else:
+                acks[step.place] = ack
+        self._conversation.batch([routes.cut(step.item, step.index) for step in late])
+        puts = self._conversation.batch([routes.add(step.item, step.index) for step in late])
+        for step, ack in zip(late, puts, strict=True):
+            acks[step.place] = ack
+
+    def _clear_doubts(self, doubtful: Sequence[_Step], acks: list[Ack]) -> None:
+        """Their slot is taken: by just what was asked for, perhaps."""
+        present: dict[tuple[int, int], frozenset[Route]] = {}
+        for step in doubtful:
+            family = AF_INET if step.item.dst.version == 4 else AF_INET6
+            if (step.index, family) not in present:
+                present[step.index, family] = self._routes(step.index, step.item.dev, family)
+            if step.item in present[step.index, family]:
+                acks[step.place] = DONE
+
+    def _routes(self, index: int, dev: str, family: int) -> frozenset[Route]:
+        try:
+            return frozenset(self._reader.routes(index, dev, family))
+        except KernelError:
+            return frozenset()  # then what we were told stands
+
+
+def _request(op: Op, index: int) -> Request:
+    put = isinstance(op, Put)
+    match op.item:
+        case Address() as item:
+            return addresses.put(item, index) if put else addresses.cut(item, index)
+        case Neighbour() as item:
+            return neighbours.put_neighbour(item, index) if put else neighbours.cut_neighbour(item, index)
+        case FdbEntry() as item:
+            return neighbours.put_fdb(item, index) if put else neighbours.cut_fdb(item, index)
+        case Route() as item:
+            if not isinstance(op, Put):
+                return routes.cut(item, index)
+            return routes.add(item, index) if op.old is None else routes.append(item, index)
+        case _:
+            raise TypeError(f"{op.item} is not something on a device")
+
+
+def _forgiving(ack: Ack) -> Ack:
+    return DONE if ack.code in GONE else ack
+
+
+def _no_device(item: Item) -> Ack:
+    return Ack(errno.ENODEV, f"there is no device {device(item)}")

@@ -1,0 +1,250 @@
+"""What the kernel holds, as values.
+
+Rules of this file
+  1. An item is one object of the kernel: frozen, compared by value, with nothing in it that only the kernel knows
+     (an interface is its *name*; the index behind it is the business of ``linux/``).
+  2. ``key`` names the slot in the kernel which the item fills.  Two items with one key cannot both be there, so a
+     ``State`` refuses them: a plan with such a pair would be rewritten for ever and never converge.
+  3. ``ORDER`` is the order in which items can be built; they are torn down in reverse.
+
+Kernel words for kernel things: see ip-link(8), ip-route(8), ip-neighbour(8), bridge(8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, TypeAlias
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+Key: TypeAlias = tuple[object, ...]
+
+PROTO_KERNEL: Final = 2
+"""Route protocol of routes the kernel made itself (rtnetlink(7), RTPROT_KERNEL)."""
+PROTO_BOOT: Final = 3
+"""Route protocol flannel leaves on its own devices, so that ``ip route`` reads as people know it (RTPROT_BOOT)."""
+
+
+class Mac(bytes):
+    """A 48-bit Ethernet address."""
+
+    __slots__ = ()
+
+    def __new__(cls, raw: bytes) -> Mac:
+        """Six bytes as they stand on the wire; ``ValueError`` for any other length."""
+        if len(raw) != 6:
+            raise ValueError(f"a MAC address has 6 bytes, not {len(raw)}")
+        return super().__new__(cls, raw)
+
+    @classmethod
+    def parse(cls, text: str) -> Mac:
+        """Read ``aa:bb:cc:dd:ee:ff`` (or with dashes, any case); ``ValueError`` otherwise."""
+        parts = text.replace("-", ":").split(":")
+        if len(parts) != 6 or any(len(part) != 2 for part in parts):
+            raise ValueError(f"not a MAC address: {text!r}")
+        try:
+            return cls(bytes.fromhex("".join(parts)))
+        except ValueError:
+            raise ValueError(f"not a MAC address: {text!r}") from None
+
+    def __str__(self) -> str:
+        return self.hex(":")
+
+    def __repr__(self) -> str:
+        return f"Mac({self})"
+
+    @property
+    def is_unicast(self) -> bool:
+        """False for group addresses and for the all-zero address, neither of which a host can have."""
+        return not self[0] & 1 and any(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """The settings of a vxlan device which matter to us (ip-link(8), type vxlan)."""
+
+    vni: int
+    underlay: str
+    """Name of the device that carries the outer packets (``dev``)."""
+    local: IPAddress | None
+    port: int
+    learning: bool = False
+    gbp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device of ours."""
+
+    name: str
+    spec: Vxlan
+    mtu: int
+    mac: Mac | None = None
+    """None in a desired state: leave whatever address the kernel chose."""
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        """One device per name."""
+        return (Link, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A device under one of our names which no change can make ours: of another kind, or set up for another use.
+
+    Only ever observed.  It fills the slot of the ``Link`` of that name, so that a plan with such a link replaces it;
+    where no plan asks for the name it stays as it is.
+    """
+
+    name: str
+    why: str
+    kind: str = ""
+    """Its type, as in ``ip link … type``; empty for hardware."""
+
+    @property
+    def key(self) -> Key:
+        """The slot of the link it stands in for."""
+        return (Link, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A per-device kernel setting under ``/proc/sys/net/{family}/conf/{dev}/``."""
+
+    dev: str
+    family: str
+    """``ipv4`` or ``ipv6``."""
+    name: str
+    value: str
+
+    @property
+    def key(self) -> Key:
+        """One value per setting."""
+        return (Sysctl, self.dev, self.family, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a device."""
+
+    dev: str
+    address: IPInterface
+
+    @property
+    def key(self) -> Key:
+        """An address with another prefix length is another address to the kernel."""
+        return (Address, self.dev, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour: which MAC answers for an address (``ip neigh … nud permanent``)."""
+
+    dev: str
+    ip: IPAddress
+    mac: Mac
+
+    @property
+    def key(self) -> Key:
+        """One MAC per address and device."""
+        return (Neighbour, self.dev, self.ip)
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """A permanent vxlan forwarding entry: which host a MAC lives on (``bridge fdb … self permanent dst``)."""
+
+    dev: str
+    mac: Mac
+    dst: IPAddress
+
+    @property
+    def key(self) -> Key:
+        """One host per unicast MAC and device; a group address, or the all-zero one, may have many."""
+        return (FdbEntry, self.dev, self.mac) if self.mac.is_unicast else (FdbEntry, self.dev, self.mac, self.dst)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route in the main table."""
+
+    dst: IPNetwork
+    dev: str
+    via: IPAddress | None = None
+    onlink: bool = False
+    metric: int = 0
+    """IPv6 has no metric 0: there the kernel reads it as 1024, and so do we."""
+    protocol: int = PROTO_BOOT
+    stray: bool = False
+    """Only ever observed: a second route in the slot of another, or one with settings we never make (``src``, ``mtu``
+    and so on).  It fits no plan, hence ``diff`` cuts it."""
+
+    def __post_init__(self) -> None:
+        """Write the metric the way the kernel reads it."""
+        if not self.metric and self.dst.version == 6:
+            object.__setattr__(self, "metric", 1024)
+
+    @property
+    def key(self) -> Key:
+        """The kernel tells routes to one destination apart by metric; in a plan a device never has two of them."""
+        slot = (Route, self.dst, self.metric, self.dev)
+        return (*slot, self.via, self.onlink, self.protocol) if self.stray else slot
+
+
+Item: TypeAlias = Link | Misfit | Sysctl | Address | Neighbour | FdbEntry | Route
+
+ORDER: Final[tuple[type[Item], ...]] = (Link, Sysctl, Address, Neighbour, FdbEntry, Route)
+"""Each kind may rely on those before it: build in this order, tear down in reverse."""
+
+
+class DuplicateKey(ValueError):
+    """Two different items claim one slot of the kernel."""
+
+    def __init__(self, first: Item, second: Item) -> None:
+        super().__init__(f"{first} and {second} claim one slot")
+        self.first, self.second = first, second
+
+
+class State(Mapping[Key, Item]):
+    """A set of items, at most one per key."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        """Collect ``items``; ``DuplicateKey`` if two *different* ones have one key."""
+        self._items: dict[Key, Item] = {}
+        for item in items:
+            if (held := self._items.setdefault(item.key, item)) != item:
+                raise DuplicateKey(held, item)
+
+    def __getitem__(self, key: Key) -> Item:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def items_of(self, kind: type[Item]) -> Iterator[Item]:
+        """The items of one kind, in the order they were given."""
+        return (item for item in self._items.values() if type(item) is kind)
+
+    def __repr__(self) -> str:
+        return "State(\n" + "".join(f"  {item}\n" for item in self._items.values()) + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects of the kernel are ours.  Nothing outside a scope is ever observed or touched."""
+
+    devices: frozenset[str] = frozenset()
+    """Devices that are ours entirely: themselves, and every route, permanent neighbour and FDB entry on them."""
+    networks: tuple[IPNetwork, ...] = ()
+    """On those devices an IPv4 address inside one of these is ours; others are somebody's and stay (compat §5.0)."""
+    sysctls: frozenset[tuple[str, str, str]] = frozenset()
+    """Settings we keep: (device, family, name)."""

@@ -1,0 +1,375 @@
+"""What every ``Kernel`` does, the one in memory and the one of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from pyflannel.diff import Cut, Op, Put, diff
+from pyflannel.linux.kernel import AlreadyThere, KernelError, LinkGone
+from pyflannel.linux.spelling import spell
+from pyflannel.state import PROTO_BOOT, Address, FdbEntry, Item, Link, Mac, Misfit, Route, Scope, State, Sysctl
+from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, OURS, SCOPE, SPEC, WANT, peer, peer6
+from tests.support.kernel_worlds import TAKEN, FakeWorld, World, linux_world
+
+NEIGHBOUR, FDB, ROUTE = peer(2)
+ROUTE6 = peer6(2)[2]
+
+
+def command(item: Item) -> str:
+    """For naming the cases of a test."""
+    return spell(Put(item))
+
+
+@pytest.fixture(
+    params=["fake", pytest.param("linux", marks=pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge"))]
+)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+    else:
+        with linux_world() as made:
+            yield made
+
+
+def reconcile(world: World, want: State) -> None:
+    """Bring about ``want``, and see that it is so and stays so."""
+    report = world.kernel.apply(diff(want, world.kernel.observe(SCOPE)))
+    assert report.failed == ()
+    assert diff(want, world.kernel.observe(SCOPE)) == ()
+
+
+def observed(world: World) -> set[Item]:
+    """All of ours but the settings, which every device has."""
+    return set(world.kernel.observe(replace(SCOPE, sysctls=frozenset())).values())
+
+
+def changed(*replacements: Item) -> State:
+    """``WANT`` with these items in place of those of the same key."""
+    return State({**WANT, **State(replacements)}.values())
+
+
+def refused(world: World, op: Op) -> KernelError:
+    """The error ``op`` fails with."""
+    report = world.kernel.apply([op])
+    assert report.done == ()
+    ((failed, error),) = report.failed
+    assert failed == op
+    return error
+
+
+def test_what_was_put_is_what_is_observed(world: World) -> None:
+    report = world.kernel.apply(diff(WANT, State()))
+    assert report.failed == ()
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_an_empty_scope_holds_nothing(world: World) -> None:
+    reconcile(world, WANT)
+    assert world.kernel.observe(Scope()) == State()
+
+
+def test_repeated_puts_succeed_and_change_nothing(world: World) -> None:
+    ops = diff(WANT, State())
+    world.kernel.apply(ops)
+    assert world.kernel.apply(ops).done == ops
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_cutting_what_is_gone_succeeds(world: World) -> None:
+    reconcile(world, WANT)
+    cuts = tuple(Cut(item) for item in reversed(OURS))
+    assert world.kernel.apply(cuts).done == cuts
+    assert world.kernel.observe(SCOPE) == State()
+    assert world.kernel.apply(cuts).done == cuts
+
+
+def test_cutting_items_one_by_one_leaves_the_others(world: World) -> None:
+    reconcile(world, WANT)
+    left = dict(WANT)
+    for item in (*peer(2), *peer6(3)):
+        del left[item.key]
+    reconcile(world, State(left.values()))
+    assert world.kernel.observe(SCOPE) == left
+
+
+def test_nothing_foreign_is_touched_from_the_first_put_to_the_last_cut(world: World) -> None:
+    before = world.foreign()
+    assert before
+    reconcile(world, WANT)
+    assert world.foreign() == before
+    reconcile(world, State())
+    assert world.foreign() == before
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_route_of_somebody_else_keeps_its_slot(world: World, taken: Route) -> None:
+    reconcile(world, WANT)
+    before = world.foreign()
+    dev, gateway = (DEV, "10.2.3.0") if taken.dst.version == 4 else (DEV6, "fd00:2:3::")
+    rival = Route(taken.dst, dev, ip_address(gateway), onlink=True)
+    # The second is of a plan gone wrong: what it takes for its own earlier route is not there.
+    for op in (Put(rival), Put(rival, replace(rival, protocol=80))):
+        assert isinstance(refused(world, op), AlreadyThere)
+        assert world.foreign() == before
+        assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_one_refusal_stops_no_other_operation(world: World) -> None:
+    reconcile(world, State([LINK, *peer(2)]))
+    bad = Put(Route(TAKEN[0].dst, DEV, ip_address("10.2.99.0"), onlink=True))
+    first, last = (Put(peer(number)[2]) for number in (3, 4))
+    report = world.kernel.apply([first, bad, last])
+    assert report.done == (first, last)
+    assert [op for op, _ in report.failed] == [bad]
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        replace(ROUTE, via=ip_address("10.2.3.0")),
+        replace(ROUTE, via=None, onlink=False),
+        replace(ROUTE, protocol=80),
+        replace(ROUTE6, via=ip_address("fd00:2:3::")),
+        replace(ROUTE6, via=None, onlink=False),
+        replace(ROUTE6, protocol=80),
+        replace(peer(2)[0], mac=Mac.parse("02:00:00:00:09:09")),
+        replace(peer6(2)[0], mac=Mac.parse("02:00:00:00:09:09")),
+        replace(FDB, dst=ip_address("192.0.2.99")),
+        replace(peer6(2)[1], dst=ip_address("2001:db8::99")),
+        Sysctl(DEV, "ipv6", "accept_ra", "2"),
+    ],
+    ids=command,
+)
+def test_an_item_that_changes_takes_the_place_of_the_old_one(world: World, new: Item) -> None:
+    before = world.foreign()
+    reconcile(world, WANT)
+    reconcile(world, changed(new))
+    assert world.kernel.observe(SCOPE) == changed(new)
+    assert world.foreign() == before
+
+
+def test_onlink_alone_can_change(world: World) -> None:
+    gateway = ip_interface("10.2.1.0/24")
+    here = (LINK, Address(DEV, gateway))
+    route = Route(ip_network("10.2.2.0/24"), DEV, ip_address("10.2.1.7"), onlink=True, metric=5)
+    for onlink in (True, False, True):
+        reconcile(world, State([*here, replace(route, onlink=onlink)]))
+
+
+def test_a_changed_route_leaves_one_of_another_metric_alone(world: World) -> None:
+    second = replace(ROUTE, metric=77)
+    reconcile(world, State([*OURS, second]))
+    reconcile(world, changed(replace(ROUTE, via=ip_address("10.2.3.0")), second))
+
+
+def test_neighbours_and_forwarding_entries_are_replaced_without_looking(world: World) -> None:
+    reconcile(world, WANT)
+    new = (replace(NEIGHBOUR, mac=Mac.parse("02:00:00:00:09:09")), replace(FDB, dst=ip_address("192.0.2.99")))
+    assert world.kernel.apply([Put(item) for item in new]).failed == ()
+    assert world.kernel.observe(SCOPE) == changed(*new)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        replace(LINK, spec=replace(SPEC, vni=2)),
+        replace(LINK, spec=replace(SPEC, port=4789)),
+        replace(LINK, spec=replace(SPEC, gbp=True)),
+        replace(LINK, spec=replace(SPEC, local=None)),
+    ],
+    ids=command,
+)
+def test_a_device_made_anew_gets_back_all_that_was_on_it(world: World, new: Link) -> None:
+    reconcile(world, WANT)
+    reconcile(world, changed(new))
+    assert world.kernel.observe(SCOPE) == changed(new)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        replace(LINK, mtu=1400),
+        replace(LINK, spec=replace(SPEC, local=ip_address("192.0.2.77"))),
+        replace(LINK, spec=replace(SPEC, learning=True)),
+        replace(LINK, spec=replace(SPEC, underlay="eth1")),
+        replace(LINK, mtu=1300, spec=replace(SPEC, underlay="eth1", learning=True)),
+        replace(LINK6, mtu=1400, spec=replace(LINK6.spec, local=ip_address("2001:db8::77"))),
+    ],
+    ids=command,
+)
+def test_a_device_changed_in_place_loses_nothing(world: World, new: Link) -> None:
+    reconcile(world, WANT)
+    (op,) = diff(changed(new), world.kernel.observe(SCOPE))
+    assert world.kernel.apply([op]).failed == ()
+    assert world.kernel.observe(SCOPE) == changed(new)
+
+
+def test_a_changed_mac_costs_the_neighbours_which_come_back(world: World) -> None:
+    reconcile(world, WANT)
+    new = replace(LINK, mac=Mac.parse("02:00:00:00:00:99"), mtu=1400)
+    world.kernel.apply([Put(new, LINK)])
+    assert WANT.keys() - world.kernel.observe(SCOPE).keys() == {peer(2)[0].key, peer(3)[0].key}
+    reconcile(world, WANT)
+    reconcile(world, changed(new))
+
+
+def test_a_device_without_a_wanted_mac_keeps_the_one_it_has(world: World) -> None:
+    whichever = replace(LINK, mac=None)
+    reconcile(world, State([whichever]))
+    made = world.kernel.observe(SCOPE)[LINK.key]
+    assert isinstance(made, Link)
+    assert made.mac is not None
+    assert made.mac.is_unicast
+    reconcile(world, State([replace(whichever, mtu=1400)]))
+    assert world.kernel.observe(SCOPE)[LINK.key] == replace(made, mtu=1400)
+
+
+def test_a_device_can_be_put_down(world: World) -> None:
+    reconcile(world, State([LINK, FDB, ROUTE]))
+    reconcile(world, State([replace(LINK, up=False), FDB]))
+    assert isinstance(refused(world, Put(ROUTE)), KernelError)
+
+
+def test_what_a_device_lost_while_it_was_down_comes_back(world: World) -> None:
+    reconcile(world, WANT)
+    world.take_down(DEV)
+    world.take_down(DEV6)
+    missing = WANT.keys() - world.kernel.observe(SCOPE).keys()
+    assert missing >= {NEIGHBOUR.key, ROUTE.key, ROUTE6.key, Address(DEV6, ip_interface("fd00:2:1::/128")).key}
+    assert FDB.key not in missing
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_a_deleted_device_takes_everything_along_and_comes_back(world: World) -> None:
+    reconcile(world, WANT)
+    world.delete_device(DEV)
+    assert all(key in WANT for key in world.kernel.observe(SCOPE))
+    assert len(world.kernel.observe(SCOPE)) == 8
+    reconcile(world, WANT)
+
+
+def test_the_last_ipv4_address_takes_routes_and_neighbours_along(world: World) -> None:
+    address = Address(DEV, ip_interface("10.2.1.0/32"))
+    reconcile(world, State([LINK, address, NEIGHBOUR, FDB, ROUTE]))
+    world.kernel.apply([Cut(address)])
+    assert observed(world) == {LINK, FDB}
+
+
+def test_an_address_gives_way_to_another_without_losing_routes(world: World) -> None:
+    address, other = (Address(DEV, ip_interface(text)) for text in ("10.2.1.0/32", "10.2.7.0/32"))
+    reconcile(world, State([LINK, address, ROUTE]))
+    ops = diff(State([LINK, other, ROUTE]), world.kernel.observe(SCOPE))
+    assert ops == (Put(other), Cut(address))
+    assert world.kernel.apply(ops).failed == ()
+    assert observed(world) == {LINK, other, ROUTE}
+
+
+def test_a_missing_device_is_named_and_its_cuts_succeed(world: World) -> None:
+    for item in (NEIGHBOUR, FDB, ROUTE, Address(DEV, ip_interface("10.2.1.0/32"))):
+        error = refused(world, Put(item))
+        assert isinstance(error, LinkGone)
+        assert DEV in str(error)
+        assert world.kernel.apply([Cut(item)]).done == (Cut(item),)
+
+
+def test_a_setting_of_a_missing_device_needs_no_setting(world: World) -> None:
+    op = Put(Sysctl(DEV, "ipv6", "accept_ra", "0"))
+    assert world.kernel.apply([op]).done == (op,)
+    assert world.kernel.observe(SCOPE) == State()
+
+
+def test_a_missing_underlay_is_named_and_the_device_stays(world: World) -> None:
+    reconcile(world, WANT)
+    for spec in (replace(SPEC, underlay="eth7"), replace(SPEC, underlay="eth7", vni=3)):
+        error = refused(world, Put(replace(LINK, spec=spec), LINK))
+        assert isinstance(error, LinkGone)
+        assert "eth7" in str(error)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_an_mtu_beyond_the_underlay_is_refused(world: World) -> None:
+    reconcile(world, WANT)
+    error = refused(world, Put(replace(LINK, mtu=1500), LINK))
+    assert "1500" in str(error)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_a_gateway_out_of_reach_is_refused(world: World) -> None:
+    reconcile(world, WANT)
+    refused(world, Put(Route(ip_network("10.2.60.0/24"), DEV, ip_address("198.51.100.1"))))
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_a_second_device_with_the_same_vni_is_refused(world: World) -> None:
+    reconcile(world, WANT)
+    assert isinstance(refused(world, Put(replace(LINK, name="flannel.9"))), AlreadyThere)
+
+
+def test_a_device_that_is_there_already_is_not_taken_for_the_wanted_one(world: World) -> None:
+    reconcile(world, WANT)
+    assert isinstance(refused(world, Put(replace(LINK, mtu=1400))), AlreadyThere)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_a_second_route_in_a_slot_is_a_stray_and_goes(world: World) -> None:
+    reconcile(world, WANT)
+    other, other6 = replace(ROUTE, via=ip_address("10.2.77.0")), replace(ROUTE6, via=ip_address("fd00:2:77::"))
+    world.intrude(other)
+    world.intrude(other6)
+    strays = [item for item in world.kernel.observe(SCOPE).values() if isinstance(item, Route) and item.stray]
+    assert {replace(item, stray=False) for item in strays} == {other, other6}
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_the_second_route_in_a_slot_survives_if_it_is_the_wanted_one(world: World) -> None:
+    wrong = replace(ROUTE, via=ip_address("10.2.77.0"))
+    reconcile(world, changed(wrong))
+    world.intrude(ROUTE)
+    reconcile(world, WANT)
+
+
+def test_entries_nobody_asked_for_are_cut(world: World) -> None:
+    reconcile(world, WANT)
+    flood = Mac(bytes(6))
+    for item in (
+        FdbEntry(DEV, flood, ip_address("192.0.2.98")),
+        FdbEntry(DEV, flood, ip_address("192.0.2.99")),
+        *peer(9),
+        Address(DEV, ip_interface("10.2.200.1/24")),
+        Address(DEV6, ip_interface("fd00:77::1/128")),
+    ):
+        world.intrude(item)
+        assert item.key in world.kernel.observe(SCOPE)
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_a_foreign_address_on_our_device_stays(world: World) -> None:
+    reconcile(world, WANT)
+    world.intrude(Address(DEV, ip_interface("198.51.100.1/32")))
+    assert world.kernel.observe(SCOPE) == WANT
+    # It holds up the routes now that ours is gone, which only an address of the device can do.
+    world.kernel.apply([Cut(Address(DEV, ip_interface("10.2.1.0/32")))])
+    assert ROUTE.key in world.kernel.observe(SCOPE)
+
+
+def test_a_device_of_another_kind_is_replaced_where_its_name_is_wanted(world: World) -> None:
+    world.occupy(DEV)
+    (found,) = observed(world)
+    assert isinstance(found, Misfit)
+    assert isinstance(refused(world, Put(LINK)), AlreadyThere)
+    reconcile(world, State())
+    assert observed(world) == {found}
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_routes_look_like_flannels(world: World) -> None:
+    reconcile(world, WANT)
+    assert {item.protocol for item in world.kernel.observe(SCOPE).values() if isinstance(item, Route)} == {PROTO_BOOT}

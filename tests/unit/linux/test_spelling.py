@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from pyflannel.diff import Cut, Op, Put
+from pyflannel.linux.spelling import spell
+from pyflannel.state import Address, Misfit, Route, Sysctl
+from tests.support.kernel_items import DEV, LINK, SPEC, peer, peer6
+
+NEIGHBOUR, FDB, ROUTE = peer(2)
+
+
+@pytest.mark.parametrize(
+    ("op", "command"),
+    [
+        (Put(NEIGHBOUR), "ip neigh add 10.2.2.0 lladdr 02:00:00:00:01:02 dev flannel.1 nud permanent"),
+        (Put(NEIGHBOUR, NEIGHBOUR), "ip neigh replace 10.2.2.0 lladdr 02:00:00:00:01:02 dev flannel.1 nud permanent"),
+        (Cut(NEIGHBOUR), "ip neigh del 10.2.2.0 lladdr 02:00:00:00:01:02 dev flannel.1 nud permanent"),
+        (Put(FDB), "bridge fdb add 02:00:00:00:01:02 dev flannel.1 dst 192.0.2.2 self permanent"),
+        (Put(ROUTE), "ip route add 10.2.2.0/24 via 10.2.2.0 dev flannel.1 onlink"),
+        (Cut(ROUTE), "ip route del 10.2.2.0/24 via 10.2.2.0 dev flannel.1 onlink"),
+        (Put(peer6(2)[2]), "ip route add fd00:2:2::/64 via fd00:2:2:: dev flannel-v6.1 metric 1024 onlink"),
+        (Put(Route(ip_network("10.2.0.0/16"), DEV, protocol=80)), "ip route add 10.2.0.0/16 dev flannel.1 proto 80"),
+        (
+            Put(replace(ROUTE, via=ip_address("fe80::1"))),
+            "ip route add 10.2.2.0/24 via inet6 fe80::1 dev flannel.1 onlink",
+        ),
+        (Put(Address(DEV, ip_interface("10.2.1.0/32"))), "ip address add 10.2.1.0/32 dev flannel.1"),
+        (Put(Sysctl(DEV, "ipv6", "accept_ra", "0")), "sysctl -w net.ipv6.conf.flannel/1.accept_ra=0"),
+        (Cut(LINK), "ip link del flannel.1"),
+        (Cut(Misfit(DEV, "a bridge")), "ip link del flannel.1"),
+        (
+            Put(LINK),
+            "ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
+            " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
+        ),
+        (
+            Put(replace(LINK, mac=None, up=False, spec=replace(SPEC, local=None, learning=True, gbp=True))),
+            "ip link add flannel.1 down mtu 1450 type vxlan id 1 dstport 8472 dev eth0 learning gbp",
+        ),
+        (
+            Put(replace(LINK, mtu=1400), LINK),
+            "ip link set flannel.1 up mtu 1400 address 02:00:00:00:00:01"
+            " type vxlan dev eth0 local 192.0.2.1 nolearning",
+        ),
+        (
+            Put(LINK, Misfit(DEV, "a bridge")),
+            "ip link del flannel.1 && ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
+            " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_operation_reads_as_one_would_type_it(op: Op, command: str) -> None:
+    assert spell(op) == command
