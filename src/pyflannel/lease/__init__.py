@@ -1,0 +1,1 @@
+"""Who holds which subnet.  Pure: values in, values out."""
