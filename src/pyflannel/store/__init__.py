@@ -1,0 +1,1 @@
+"""Leases in and out: the stores, all behind the one protocol of ``store.api``."""
