@@ -1,0 +1,76 @@
+"""What a backend is asked, and what it answers with.
+
+Rules of this file
+  1. A backend sees values only: no kernel, no store, no clock.  Same question, same answer.
+  2. The items of one peer depend on our own view and on that peer's lease alone, so a lease event re-plans one lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pyflannel.host import Underlay
+from pyflannel.lease.contest import Claim
+from pyflannel.lease.model import Attrs, Lease, Subnet
+from pyflannel.lease.network import NetworkConfig
+from pyflannel.state import Item, Mac, Scope
+
+
+class Refused(ValueError):
+    """A peer's record which this backend cannot use; the message says what in it is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The network as this host sees it, apart from its peers."""
+
+    config: NetworkConfig
+    underlay: Underlay
+    own: Subnet
+    macs: Mapping[str, Mac] = field(default_factory=dict)
+    """For each device in ``Backend.devices``: the address peers know it by."""
+
+
+class Backend(Protocol):
+    """One way to reach the other hosts."""
+
+    @property
+    def type(self) -> str:
+        """As published in leases; empty for the backends which publish none."""
+        ...
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that are ours entirely."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about the options."""
+        ...
+
+    def mtu(self, underlay: Underlay) -> int:
+        """What containers may send in one packet; ``ConfigError`` if that is too little to work with."""
+        ...
+
+    def attrs(self, underlay: Underlay, macs: Mapping[str, Mac]) -> Attrs:
+        """What to publish in our lease."""
+        ...
+
+    def scope(self, view: View) -> Scope:
+        """Which objects of the kernel are this network's."""
+        ...
+
+    def self_items(self, view: View) -> tuple[Item, ...]:
+        """What the kernel should hold for ourselves: devices and their addresses."""
+        ...
+
+    def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
+        """What the kernel should hold for one peer; ``Refused`` if its record is of no use to us."""
+        ...
+
+    def claims(self, lease: Lease) -> frozenset[Claim]:
+        """What a peer's record claims for itself alone, beside its subnet; empty if the record is of no use."""
+        ...

@@ -1,0 +1,222 @@
+"""vxlan: Ethernet frames in UDP, forwarded by the kernel (RFC 7348, compat §5.2).
+
+The scheme, for each peer and each address family:
+
+    route      10.2.41.0/24 via 10.2.41.0 dev flannel.1 onlink      the subnet lies behind its own .0 address
+    neighbour  10.2.41.0 lladdr 02:..:41 dev flannel.1 permanent    that address answers with the peer's VTEP MAC
+    FDB        02:..:41 dev flannel.1 dst 172.16.41.132 permanent   that MAC lives on the peer's host
+
+All three are static, so the kernel never asks anybody anything and traffic goes on while no agent runs.  The two
+families have a device each, ``flannel.<VNI>`` over IPv4 and ``flannel-v6.<VNI>`` over IPv6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+from pyflannel.backends.api import Refused, View
+from pyflannel.backends.options import Options
+from pyflannel.host import Underlay
+from pyflannel.lease.contest import Claim
+from pyflannel.lease.fields import Fields, read_object
+from pyflannel.lease.model import Attrs, Lease
+from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.state import Address, FdbEntry, IPAddress, IPNetwork, Item, Link, Mac, Neighbour, Route, Scope, Sysctl
+from pyflannel.state import Vxlan as VxlanSpec
+
+DEFAULT_VNI: Final = 1
+DEFAULT_PORT: Final = 8472
+"""Linux's own default, older than the assigned 4789; every flannel uses it."""
+MAX_VNI: Final = 2**24 - 1
+MAX_DEVICE_NAME: Final = 15
+"""IFNAMSIZ less the closing NUL (linux/if.h)."""
+OVERHEAD_V4: Final = 50
+"""Outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14."""
+OVERHEAD_V6: Final = 70
+"""The same with an outer IPv6 header of 40.  Go flannel takes 50 here too, and loses full-size packets."""
+MIN_MTU_V4: Final = 68
+"""RFC 791: what every IPv4 link must carry."""
+MIN_MTU_V6: Final = 1280
+"""RFC 8200 §5: what every IPv6 link must carry; Linux takes IPv6 off a device below it."""
+IPV6_METRIC: Final = 1024
+"""What the kernel gives an IPv6 route that asks for none (IP6_RT_PRIO_USER)."""
+
+_WINDOWS_KEYS: Final = ("MacPrefix", "Name")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What differs between the two address families."""
+
+    dev: str
+    overhead: int
+    metric: int
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """The vxlan backend of one network."""
+
+    vni: int
+    port: int
+    learning: bool
+    gbp: bool
+    base_mtu: int | None
+    """The option ``MTU``: taken for the underlay's MTU when given."""
+    ipv4: Family | None
+    ipv6: Family | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """As leases have it."""
+        return "vxlan"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """One per enabled address family, IPv4 first."""
+        return tuple(family.dev for family in (self.ipv4, self.ipv6) if family is not None)
+
+    def mtu(self, underlay: Underlay) -> int:
+        """The smaller of both families' MTU: a container has one interface for both."""
+        return min(self._device_mtu(underlay, family) for family in (self.ipv4, self.ipv6) if family is not None)
+
+    def attrs(self, underlay: Underlay, macs: Mapping[str, Mac]) -> Attrs:
+        """PublicIP and, for each family, VNI and VTEP MAC (compat §3.2)."""
+        return Attrs(
+            public_ip=underlay.public_ip if self.ipv4 is not None else None,
+            public_ipv6=underlay.public_ipv6 if self.ipv6 is not None else None,
+            backend_type=self.type,
+            backend_data=self._data(macs, self.ipv4),
+            backend_v6_data=self._data(macs, self.ipv6),
+        )
+
+    def scope(self, view: View) -> Scope:
+        """Our devices, and on them the addresses of our network."""
+        ranges = (view.config.ipv4, view.config.ipv6)
+        return Scope(
+            devices=frozenset(self.devices),
+            networks=tuple(item.network for item in ranges if item is not None),
+            sysctls=frozenset((dev, "ipv6", "accept_ra") for dev in self.devices),
+        )
+
+    def self_items(self, view: View) -> tuple[Item, ...]:
+        """Each device with its address: the subnet's own, as a host address (compat §5.2)."""
+        items: list[Item] = []
+        if self.ipv4 is not None and view.own.ipv4 is not None:
+            items += self._device(view, self.ipv4, view.underlay.ipv4)
+            items.append(Address(self.ipv4.dev, IPv4Interface(view.own.ipv4.network_address)))
+        if self.ipv6 is not None and view.own.ipv6 is not None:
+            items += self._device(view, self.ipv6, view.underlay.ipv6)
+            items.append(Address(self.ipv6.dev, IPv6Interface(view.own.ipv6.network_address)))
+        return tuple(items)
+
+    def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
+        """Neighbour, FDB entry and route for each family that both of us have."""
+        if lease.attrs.backend_type != self.type:
+            raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {self.type!r}")
+        items: list[Item] = []
+        for family, subnet, mac, host in self._ends(lease):
+            gateway = subnet.network_address
+            items.append(Neighbour(family.dev, gateway, mac))
+            items.append(FdbEntry(family.dev, mac, host))
+            items.append(Route(subnet, family.dev, via=gateway, onlink=True, metric=family.metric))
+        if not items:
+            raise Refused("has no address family in common with us")
+        return tuple(items)
+
+    def claims(self, lease: Lease) -> frozenset[Claim]:
+        """A VTEP MAC belongs to one host: a second would take over its FDB entry."""
+        if lease.attrs.backend_type != self.type:
+            return frozenset()
+        try:
+            return frozenset((family.claim, mac) for family, _, mac, _ in self._ends(lease))
+        except Refused:
+            return frozenset()
+
+    def _ends(self, lease: Lease) -> Iterator[tuple[Family, IPNetwork, Mac, IPAddress]]:
+        """For each family in common: the peer's subnet, VTEP MAC and host address."""
+        subnet, attrs = lease.subnet, lease.attrs
+        if self.ipv4 is not None and subnet.ipv4 is not None:
+            if attrs.public_ip is None:
+                raise Refused("has an IPv4 subnet but no PublicIP")
+            yield self.ipv4, subnet.ipv4, _vtep_mac("BackendData", attrs.backend_data), attrs.public_ip
+        if self.ipv6 is not None and subnet.ipv6 is not None:
+            if attrs.public_ipv6 is None:
+                raise Refused("has an IPv6 subnet but no PublicIPv6")
+            yield self.ipv6, subnet.ipv6, _vtep_mac("BackendV6Data", attrs.backend_v6_data), attrs.public_ipv6
+
+    def _device(self, view: View, family: Family, local: IPAddress | None) -> tuple[Item, ...]:
+        spec = VxlanSpec(self.vni, view.underlay.name, local, self.port, self.learning, self.gbp)
+        link = Link(family.dev, spec, self._device_mtu(view.underlay, family), view.macs.get(family.dev))
+        # A router advertisement arriving through the tunnel would hand this host a default route of somebody's.
+        return (link, Sysctl(family.dev, "ipv6", "accept_ra", "0"))
+
+    def _device_mtu(self, underlay: Underlay, family: Family) -> int:
+        base = underlay.mtu if self.base_mtu is None else self.base_mtu
+        mtu, least = base - family.overhead, MIN_MTU_V6 if family is self.ipv6 else MIN_MTU_V4
+        if mtu < least:
+            whose = f"Backend.MTU {base}" if self.base_mtu is not None else f"MTU {base} of {underlay.name}"
+            raise ConfigError(
+                f"{whose} leaves {mtu} bytes for {family.dev}: it must be at least {least + family.overhead}"
+            )
+        return mtu
+
+    def _data(self, macs: Mapping[str, Mac], family: Family | None) -> str | None:
+        return None if family is None else f'{{"VNI":{self.vni},"VtepMAC":"{macs[family.dev]}"}}'
+
+
+def from_config(config: NetworkConfig) -> Vxlan:
+    """Read the backend's options (compat §5.2); ``ConfigError`` names the option that is wrong."""
+    options = Options(config.backend_options)
+    vni = options.integer("VNI", DEFAULT_VNI, 0, MAX_VNI)
+    port = options.integer("Port", 0, 0, 65535)
+    base_mtu = options.integer("MTU", 0, 0, 65535)
+    learning = options.flag("Learning", False)
+    gbp = options.flag("GBP", False)
+    warnings: list[str] = []
+    if options.flag("DirectRouting", False):
+        warnings.append("Backend.DirectRouting is not supported yet: on-link peers are reached through vxlan as well")
+    for key in _WINDOWS_KEYS:
+        options.ignore(key)
+    warnings += options.complaints()
+    return Vxlan(
+        vni=vni,
+        port=port or DEFAULT_PORT,
+        learning=learning,
+        gbp=gbp,
+        base_mtu=base_mtu or None,
+        ipv4=Family(_name("flannel", vni), OVERHEAD_V4, 0, "VTEP MAC") if config.ipv4 is not None else None,
+        ipv6=Family(_name("flannel-v6", vni), OVERHEAD_V6, IPV6_METRIC, "VTEP MAC of IPv6")
+        if config.ipv6 is not None
+        else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _name(stem: str, vni: int) -> str:
+    name = f"{stem}.{vni}"
+    if len(name) > MAX_DEVICE_NAME:
+        raise ConfigError(
+            f"Backend.VNI {vni} makes the device name {name!r}, which has {len(name)} characters: "
+            f"the kernel allows {MAX_DEVICE_NAME}"
+        )
+    return name
+
+
+def _vtep_mac(key: str, data: str | None) -> Mac:
+    """The VtepMAC of a peer; other keys (VNI, and whatever the future brings) are its own business."""
+    if data is None:
+        raise Refused(f"has no {key}")
+    try:
+        text = Fields(read_object(data), f"{key}.").text("VtepMAC", "")
+        mac = Mac.parse(text)
+    except ValueError as exc:
+        raise Refused(f"{key} has no usable VtepMAC: {exc}") from None
+    if not mac.is_unicast:
+        raise Refused(f"{key}.VtepMAC {mac} is not the address of one host")
+    return mac

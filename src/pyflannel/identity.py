@@ -1,0 +1,71 @@
+"""The MAC addresses peers know our devices by, kept so that a device made anew needs nobody to learn anything.
+
+The order of preference is the order of what peers most probably have in their tables: the address the device has
+now, else the one it had when we last ran, else a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from pyflannel.outputs import write_atomic
+from pyflannel.state import Link, Mac, Scope, State
+
+log = logging.getLogger(__name__)
+
+FILE: Final = "vtep-macs.json"
+
+
+def choose_macs(
+    devices: Iterable[str], observed: State, remembered: dict[str, Mac], random_bytes: Callable[[int], bytes]
+) -> dict[str, Mac]:
+    """A MAC for each device: observed, remembered or new."""
+    macs: dict[str, Mac] = {}
+    for dev in devices:
+        held = observed.get((Link, dev))
+        if isinstance(held, Link) and held.mac is not None and held.mac.is_unicast:
+            macs[dev] = held.mac
+        else:
+            macs[dev] = remembered.get(dev) or new_mac(random_bytes)
+    return macs
+
+
+def new_mac(random_bytes: Callable[[int], bytes]) -> Mac:
+    """A random unicast address marked as locally administered (IEEE 802: bits 1 and 0 of the first byte)."""
+    first, *rest = random_bytes(6)
+    return Mac(bytes([(first & 0xFE) | 0x02, *rest]))
+
+
+def own_devices(devices: Iterable[str]) -> Scope:
+    """The scope in which to look for devices that are already there."""
+    return Scope(devices=frozenset(devices))
+
+
+def remembered_macs(state_dir: Path) -> dict[str, Mac]:
+    """What ``remember`` wrote; empty, with a warning where there is something unreadable."""
+    path = state_dir / FILE
+    try:
+        record = json.loads(path.read_text())
+        macs = {str(dev): Mac.parse(text) for dev, text in record.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as exc:
+        log.warning("Ignoring %s, which should map device names to MAC addresses: %s", path, exc)
+        return {}
+    return {dev: mac for dev, mac in macs.items() if mac.is_unicast}
+
+
+def remember(state_dir: Path, macs: dict[str, Mac]) -> None:
+    """Keep ``macs`` for the next start.  A failure is logged: the network works without."""
+    path = state_dir / FILE
+    merged = remembered_macs(state_dir) | macs
+    if merged == remembered_macs(state_dir):
+        return
+    try:
+        write_atomic(path, json.dumps({dev: str(mac) for dev, mac in sorted(merged.items())}) + "\n")
+    except OSError as exc:
+        log.warning("Could not write %s, so a device made anew will have another MAC address: %s", path, exc)

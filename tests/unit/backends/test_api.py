@@ -1,0 +1,71 @@
+"""What is asked of every backend, whichever it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyflannel.backends import BACKENDS, from_config
+from pyflannel.backends.api import Backend, View
+from pyflannel.diff import device
+from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.state import State
+from tests.support.builders import config, subnet, underlay, view, vxlan_lease
+
+PEERS = {"vxlan": vxlan_lease()}
+FAMILIES = {
+    "ipv4": (None, view()),
+    "dual-stack": (
+        "fd00:2::/48",
+        view(own=subnet("10.2.71.0/24", "fd00:2:0:71::/64"), under=underlay(ipv6="fd00:41::131")),
+    ),
+}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=FAMILIES)
+def network(request: pytest.FixtureRequest, name: str) -> NetworkConfig:
+    return config(f'{{"Type":"{name}"}}', ipv6_network=FAMILIES[request.param][0])
+
+
+@pytest.fixture
+def backend(network: NetworkConfig) -> Backend:
+    return from_config(network)
+
+
+@pytest.fixture
+def seen(network: NetworkConfig) -> View:
+    given = FAMILIES["ipv4" if network.ipv6 is None else "dual-stack"][1]
+    return View(network, given.underlay, given.own, given.macs)
+
+
+def test_it_is_what_the_configuration_calls_it(name: str, backend: Backend) -> None:
+    assert backend.type in ("", name)
+
+
+def test_its_own_items_have_a_slot_each_and_lie_within_its_scope(backend: Backend, seen: View) -> None:
+    items = State(backend.self_items(seen))
+    assert {device(item) for item in items.values()} <= backend.scope(seen).devices == set(backend.devices)
+
+
+def test_a_peers_items_have_a_slot_each_apart_from_its_own(name: str, backend: Backend, seen: View) -> None:
+    peer = backend.peer_items(seen, PEERS[name])
+    assert len(State([*backend.self_items(seen), *peer])) == len(backend.self_items(seen)) + len(peer)
+
+
+def test_what_it_publishes_its_own_kind_can_use(backend: Backend, seen: View) -> None:
+    attrs = backend.attrs(seen.underlay, seen.macs)
+    assert attrs.public_ip == seen.underlay.public_ip
+    assert attrs.backend_type == backend.type
+
+
+def test_containers_get_an_mtu_the_underlay_can_carry(backend: Backend, seen: View) -> None:
+    assert 0 < backend.mtu(seen.underlay) <= seen.underlay.mtu
+
+
+def test_a_backend_there_is_not_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"'carrier-pigeon'.*vxlan"):
+        from_config(config('{"Type":"carrier-pigeon"}'))

@@ -1,0 +1,194 @@
+"""The vxlan backend: what it publishes, and what it wants the kernel to hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+
+import pytest
+
+from pyflannel.backends.api import Backend, Refused
+from pyflannel.backends.vxlan import from_config
+from pyflannel.lease.model import Attrs, Lease
+from pyflannel.lease.network import ConfigError
+from pyflannel.state import Address, FdbEntry, Link, Neighbour, Route, Sysctl, Vxlan
+from tests.support.builders import (
+    OTHER_MAC,
+    OWN_MAC,
+    OWN_MAC_V6,
+    backend,
+    config,
+    subnet,
+    underlay,
+    view,
+    vxlan_lease,
+)
+
+DUAL = config(ipv6_network="fd00:2::/48")
+DUAL_VIEW = view(DUAL, own=subnet("10.2.71.0/24", "fd00:2:0:71::/64"), under=underlay(ipv6="fd00:41::131"))
+
+
+def options(text: str) -> Backend:
+    return backend(config(f'{{"Type":"vxlan",{text}}}'))
+
+
+def test_a_peer_is_a_neighbour_an_fdb_entry_and_an_onlink_route() -> None:
+    peer = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC)
+    gateway = IPv4Address("10.2.41.0")
+    assert peer.subnet.ipv4 is not None
+    assert backend().peer_items(view(), peer) == (
+        Neighbour("flannel.1", gateway, OTHER_MAC),
+        FdbEntry("flannel.1", OTHER_MAC, IPv4Address("172.16.41.132")),
+        Route(peer.subnet.ipv4, "flannel.1", via=gateway, onlink=True),
+    )
+
+
+def test_we_ourselves_are_a_device_with_the_subnets_own_address() -> None:
+    spec = Vxlan(1, "ens33", IPv4Address("172.16.41.131"), 8472)
+    assert backend().self_items(view()) == (
+        Link("flannel.1", spec, 1450, OWN_MAC),
+        Sysctl("flannel.1", "ipv6", "accept_ra", "0"),
+        Address("flannel.1", ip_interface("10.2.71.0/32")),
+    )
+
+
+def test_a_dual_stack_network_has_a_device_for_each_family() -> None:
+    items = backend(DUAL).self_items(DUAL_VIEW)
+    links = {item.name: item for item in items if isinstance(item, Link)}
+    assert links["flannel.1"].spec.local == IPv4Address("172.16.41.131")
+    assert links["flannel.1"].mtu == 1450
+    assert links["flannel-v6.1"].spec.local == IPv6Address("fd00:41::131")
+    assert links["flannel-v6.1"].mtu == 1430
+    assert links["flannel-v6.1"].mac == OWN_MAC_V6
+    assert Address("flannel-v6.1", ip_interface("fd00:2:0:71::/128")) in items
+
+
+def test_a_dual_stack_peer_is_reached_in_both_families() -> None:
+    attrs = Attrs(
+        IPv4Address("172.16.41.132"),
+        IPv6Address("fd00:41::132"),
+        "vxlan",
+        f'{{"VtepMAC":"{OTHER_MAC}"}}',
+        f'{{"VtepMAC":"{OWN_MAC}"}}',
+    )
+    items = backend(DUAL).peer_items(DUAL_VIEW, Lease(subnet("10.2.41.0/24", "fd00:2:0:41::/64"), attrs))
+    assert FdbEntry("flannel-v6.1", OWN_MAC, IPv6Address("fd00:41::132")) in items
+    routes = [item for item in items if isinstance(item, Route)]
+    assert [(route.dev, route.via, route.metric) for route in routes] == [
+        ("flannel.1", IPv4Address("10.2.41.0"), 0),
+        ("flannel-v6.1", IPv6Address("fd00:2:0:41::"), 1024),
+    ]
+
+
+def test_an_old_peer_without_an_ipv6_part_is_reached_over_ipv4_alone() -> None:
+    items = backend(DUAL).peer_items(DUAL_VIEW, vxlan_lease())
+    assert {type(item) for item in items} == {Neighbour, FdbEntry, Route}
+    assert len(items) == 3
+
+
+def test_a_peer_with_no_family_in_common_is_refused() -> None:
+    attrs = Attrs(None, IPv6Address("fd00:41::132"), "vxlan", None, f'{{"VtepMAC":"{OTHER_MAC}"}}')
+    with pytest.raises(Refused, match="no address family in common"):
+        backend().peer_items(view(), Lease(subnet("fd00:2:0:41::/64"), attrs))
+
+
+def test_a_lease_publishes_vni_and_mac() -> None:
+    attrs = backend().attrs(underlay(), {"flannel.1": OWN_MAC})
+    assert attrs == Attrs(IPv4Address("172.16.41.131"), None, "vxlan", '{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}')
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (None, "has no BackendData"),
+        ("[]", "a list instead of an object"),
+        ("{", "BackendData has no usable VtepMAC"),
+        ('{"VNI":1}', "not a MAC address: ''"),
+        ('{"VtepMAC":7}', "holds an integer: expected a text"),
+        ('{"VtepMAC":"02:00:00"}', "not a MAC address"),
+        ('{"VtepMAC":"zz:00:00:00:00:01"}', "not a MAC address"),
+        ('{"VtepMAC":"ff:ff:ff:ff:ff:ff"}', "not the address of one host"),
+        ('{"VtepMAC":"00:00:00:00:00:00"}', "not the address of one host"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_peer_with_a_broken_mac_is_refused_and_claims_nothing(data: str | None, complaint: str) -> None:
+    peer = vxlan_lease()
+    broken = replace(peer, attrs=replace(peer.attrs, backend_data=data))
+    with pytest.raises(Refused, match=complaint):
+        backend().peer_items(view(), broken)
+    assert backend().claims(broken) == frozenset()
+
+
+def test_a_peer_of_another_backend_is_refused_and_claims_nothing() -> None:
+    peer = vxlan_lease()
+    other = replace(peer, attrs=replace(peer.attrs, backend_type="host-gw"))
+    with pytest.raises(Refused, match="'host-gw', and ours is 'vxlan'"):
+        backend().peer_items(view(), other)
+    assert backend().claims(other) == frozenset()
+
+
+def test_a_peer_without_a_public_ip_is_refused() -> None:
+    peer = vxlan_lease()
+    with pytest.raises(Refused, match="no PublicIP"):
+        backend().peer_items(view(), replace(peer, attrs=replace(peer.attrs, public_ip=None)))
+
+
+def test_a_peers_mac_is_its_claim_in_either_spelling() -> None:
+    peer = vxlan_lease()
+    loud = replace(peer, attrs=replace(peer.attrs, backend_data='{"vtepmac":"02-00-00-00-00-02"}'))
+    assert backend().claims(peer) == backend().claims(loud) == {("VTEP MAC", OTHER_MAC)}
+
+
+def test_the_options_shape_the_device() -> None:
+    chosen = options('"VNI":42,"Port":4789,"GBP":true,"Learning":true,"MTU":9000')
+    assert chosen.devices == ("flannel.42",)
+    link = chosen.self_items(replace(view(), macs={"flannel.42": OWN_MAC}))[0]
+    spec = Vxlan(42, "ens33", IPv4Address("172.16.41.131"), 4789, learning=True, gbp=True)
+    assert link == Link("flannel.42", spec, 8950, OWN_MAC)
+    assert chosen.mtu(underlay()) == 8950
+
+
+def test_port_nought_is_the_kernels_default() -> None:
+    link = options('"Port":0').self_items(view())[0]
+    assert isinstance(link, Link)
+    assert link.spec.port == 8472
+
+
+def test_containers_get_the_mtu_that_suits_both_families() -> None:
+    assert backend().mtu(underlay()) == 1450
+    assert backend(DUAL).mtu(underlay(ipv6="fd00:41::131")) == 1430
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('"VNI":16777216', "Backend.VNI"),
+        ('"VNI":-1', "Backend.VNI"),
+        ('"Port":65536', "Backend.Port"),
+        ('"Learning":"yes"', "Backend.Learning"),
+        ('"VNI":10000000', "16 characters"),
+    ],
+)
+def test_an_option_out_of_range_is_named(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        options(text)
+
+
+def test_an_underlay_too_narrow_to_carry_the_tunnel_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"MTU 100 of ens33 leaves 50 bytes for flannel.1: it must be at least 118"):
+        backend().mtu(underlay(mtu=100))
+    with pytest.raises(ConfigError, match=r"Backend.MTU 1300 leaves 1230 bytes for flannel-v6.1"):
+        from_config(config('{"Type":"vxlan","MTU":1300}', ipv6_network="fd00:2::/48")).mtu(underlay())
+
+
+def test_an_option_nobody_knows_is_mentioned() -> None:
+    assert any("Prot" in warning for warning in options('"Prot":4789').warnings)
+    assert options('"Port":4789').warnings == ()
+
+
+def test_the_scope_is_our_devices_and_our_networks() -> None:
+    scope = backend(DUAL).scope(DUAL_VIEW)
+    assert scope.devices == {"flannel.1", "flannel-v6.1"}
+    assert [str(network) for network in scope.networks] == ["10.2.0.0/16", "fd00:2::/48"]
+    assert scope.sysctls == {("flannel.1", "ipv6", "accept_ra"), ("flannel-v6.1", "ipv6", "accept_ra")}

@@ -1,0 +1,87 @@
+"""The MAC addresses peers know us by: found, remembered, or made."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyflannel.identity import FILE, choose_macs, new_mac, own_devices, remember, remembered_macs
+from pyflannel.state import Link, Mac, State, Vxlan
+
+FOUND, KEPT = Mac.parse("02:00:00:00:00:0f"), Mac.parse("02:00:00:00:00:0e")
+
+
+def device(mac: Mac | None) -> State:
+    return State([Link("flannel.1", Vxlan(1, "ens33", IPv4Address("172.16.41.131"), 8472), 1450, mac)])
+
+
+def never(_count: int) -> bytes:
+    raise AssertionError("no new address is needed")
+
+
+def test_the_address_a_device_has_is_the_one_peers_know() -> None:
+    assert choose_macs(["flannel.1"], device(FOUND), {"flannel.1": KEPT}, never) == {"flannel.1": FOUND}
+
+
+@pytest.mark.parametrize("seen", [State(), device(None), device(Mac(bytes(6)))], ids=["gone", "unknown", "zero"])
+def test_a_device_without_an_address_gets_the_one_it_had(seen: State) -> None:
+    assert choose_macs(["flannel.1"], seen, {"flannel.1": KEPT}, never) == {"flannel.1": KEPT}
+
+
+def test_a_first_start_makes_an_address() -> None:
+    macs = choose_macs(["flannel.1"], State(), {}, lambda count: b"\xff" * count)
+    assert macs == {"flannel.1": Mac.parse("fe:ff:ff:ff:ff:ff")}
+
+
+@given(st.binary(min_size=6, max_size=6))
+def test_a_new_address_is_always_of_one_host_and_locally_administered(raw: bytes) -> None:
+    mac = new_mac(lambda _: raw)
+    assert mac.is_unicast
+    assert mac[0] & 0x02
+
+
+def test_what_is_remembered_is_there_at_the_next_start(tmp_path: Path) -> None:
+    remember(tmp_path, {"flannel.1": KEPT})
+    remember(tmp_path, {"flannel-v6.1": FOUND})
+    assert remembered_macs(tmp_path) == {"flannel.1": KEPT, "flannel-v6.1": FOUND}
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    remember(tmp_path, {"flannel.1": KEPT})
+    before = (tmp_path / FILE).stat().st_ino
+    remember(tmp_path, {"flannel.1": KEPT})
+    assert (tmp_path / FILE).stat().st_ino == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"flannel.1": 7}', '{"flannel.1": "nonsense"}', "\0"])
+def test_a_file_that_makes_no_sense_is_passed_over_with_a_warning(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert remembered_macs(tmp_path) == {}
+    assert FILE in caplog.text
+
+
+def test_a_group_address_is_not_taken_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"flannel.1": "ff:ff:ff:ff:ff:ff"}))
+    assert remembered_macs(tmp_path) == {}
+
+
+def test_a_first_start_has_nothing_to_remember(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert remembered_macs(tmp_path / "none") == {}
+    assert caplog.text == ""
+
+
+def test_a_disk_that_refuses_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    remember(tmp_path / "file" / "below", {"flannel.1": KEPT})
+    assert "another MAC address" in caplog.text
+
+
+def test_only_our_devices_are_looked_at() -> None:
+    assert own_devices(["flannel.1"]).devices == {"flannel.1"}

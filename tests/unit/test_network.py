@@ -1,0 +1,162 @@
+"""A network at run time: what each piece of news changes in what the kernel should hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
+from pyflannel.network import Network
+from pyflannel.state import FdbEntry, Item, Mac, Route
+from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, view, vxlan_lease
+
+PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC, created=10)
+THIRD_MAC = Mac.parse("02:00:00:00:00:03")
+OWN = vxlan_lease("10.2.71.0/24", "172.16.41.131", OWN_MAC, created=5)
+
+
+def network(*leases: Lease) -> Network:
+    """A network that has listed ``leases``."""
+    made = Network(backend(), view())
+    made.fold(Snapshot(100, leases))
+    return made
+
+
+def routes(items: tuple[Item, ...]) -> set[str]:
+    return {str(item.dst) for item in items if isinstance(item, Route)}
+
+
+def wanted_routes(made: Network) -> set[str]:
+    return routes(tuple(made.items()))
+
+
+def test_a_listed_peer_brings_its_items() -> None:
+    made = Network(backend(), view())
+    replan = made.fold(Snapshot(100, (PEER, OWN)))
+    assert replan.old == ()
+    assert replan.new == backend().peer_items(view(), PEER)
+    assert replan.added == (PEER,)
+    assert set(made.items()) == {*backend().self_items(view()), *replan.new}
+
+
+def test_our_own_lease_is_no_peer() -> None:
+    made = network(OWN)
+    assert wanted_routes(made) == set()
+    assert made.ignored == {}
+
+
+def test_a_peer_that_leaves_takes_its_items_along() -> None:
+    made = network(PEER)
+    replan = made.fold(Changes(101, (Removed(PEER.subnet),)))
+    assert replan.new == ()
+    assert replan.old == backend().peer_items(view(), PEER)
+    assert replan.removed == (PEER,)
+    assert wanted_routes(made) == set()
+
+
+def test_a_peer_with_a_new_mac_is_replanned_and_no_other() -> None:
+    made = network(PEER, vxlan_lease("10.2.5.0/24", "172.16.41.140", THIRD_MAC))
+    changed = vxlan_lease("10.2.41.0/24", "172.16.41.132", Mac.parse("02:00:00:00:00:99"))
+    replan = made.fold(Changes(101, (changed,)))
+    assert routes(replan.old) == routes(replan.new) == {"10.2.41.0/24"}
+    assert {item.mac for item in replan.new if isinstance(item, FdbEntry)} == {Mac.parse("02:00:00:00:00:99")}
+    assert replan.added == (changed,)
+    assert replan.removed == ()
+
+
+def test_a_renewal_changes_nothing() -> None:
+    made = network(PEER)
+    replan = made.fold(Changes(101, (replace(PEER, modified=101),)))
+    assert (replan.old, replan.new, replan.added, replan.removed) == ((), (), (), ())
+
+
+def test_of_two_leases_with_one_mac_the_older_counts_whatever_came_first() -> None:
+    younger = vxlan_lease("10.2.5.0/24", "172.16.41.140", OTHER_MAC, created=20)
+    for order in ((PEER, younger), (younger, PEER)):
+        made = Network(backend(), view())
+        for revision, lease in enumerate(order, 1):
+            made.fold(Changes(revision, (lease,)))
+        assert wanted_routes(made) == {"10.2.41.0/24"}
+        assert "10.2.41.0/24" in made.ignored[younger.subnet]
+
+
+def test_the_loser_takes_over_when_the_winner_leaves() -> None:
+    younger = vxlan_lease("10.2.5.0/24", "172.16.41.140", OTHER_MAC, created=20)
+    made = network(PEER, younger)
+    replan = made.fold(Changes(101, (Removed(PEER.subnet),)))
+    assert routes(replan.old) == {"10.2.41.0/24"}
+    assert routes(replan.new) == {"10.2.5.0/24"}
+    assert made.ignored == {}
+
+
+def test_a_peer_cannot_take_our_subnet() -> None:
+    made = network(OWN, vxlan_lease("10.2.71.128/25", "172.16.41.140", THIRD_MAC, created=1))
+    assert wanted_routes(made) == set()
+    assert subnet("10.2.71.128/25") in made.ignored
+
+
+def test_a_peer_cannot_take_our_mac() -> None:
+    clone = vxlan_lease("10.2.5.0/24", "172.16.41.140", OWN_MAC, created=1)
+    made = network(clone, OWN)
+    assert wanted_routes(made) == set()
+    assert made.ignored[clone.subnet] == "publishes VTEP MAC 02:00:00:00:00:01, as 10.2.71.0/24, which is ours"
+
+
+def test_a_record_outside_the_network_is_left_out_with_a_reason() -> None:
+    stray = vxlan_lease("192.168.0.0/24", "172.16.41.140", THIRD_MAC)
+    made = network(PEER, stray)
+    assert wanted_routes(made) == {"10.2.41.0/24"}
+    assert "10.2.0.0/16" in made.ignored[stray.subnet]
+
+
+def test_a_peer_of_another_backend_is_left_out_until_it_changes() -> None:
+    other = replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw"))
+    made = network(other)
+    assert "host-gw" in made.ignored[PEER.subnet]
+    made.fold(Changes(101, (PEER,)))
+    assert wanted_routes(made) == {"10.2.41.0/24"}
+    assert made.ignored == {}
+
+
+def test_a_peer_that_turns_useless_loses_its_items() -> None:
+    made = network(PEER)
+    replan = made.fold(Changes(101, (replace(PEER, attrs=replace(PEER.attrs, backend_data="{}")),)))
+    assert routes(replan.old) == {"10.2.41.0/24"}
+    assert replan.new == ()
+    assert replan.removed != ()
+    assert "VtepMAC" in made.ignored[PEER.subnet]
+
+
+def test_a_record_that_leaves_is_no_longer_complained_about() -> None:
+    made = network(vxlan_lease("192.168.0.0/24"))
+    made.fold(Changes(101, (Removed(subnet("192.168.0.0/24")),)))
+    assert made.ignored == {}
+
+
+def test_an_unreadable_record_harms_nobody() -> None:
+    made = network(PEER)
+    made.fold(Changes(101, (Unreadable("/coreos.com/network/subnets/nonsense", "not a subnet"),)))
+    assert wanted_routes(made) == {"10.2.41.0/24"}
+
+
+def test_coming_and_going_within_one_piece_of_news_leaves_nothing() -> None:
+    made = network()
+    replan = made.fold(Changes(101, (PEER, Removed(PEER.subnet))))
+    assert replan.new == ()
+    assert wanted_routes(made) == set()
+
+
+def test_a_network_of_many_peers_has_three_items_for_each() -> None:
+    peers = tuple(
+        vxlan_lease(str(net), "172.16.41.132", Mac(number.to_bytes(6)))
+        for number, net in enumerate(IPv4Network("10.2.0.0/16").subnets(new_prefix=24))
+        if number not in (0, 71)
+    )
+    made = network(
+        *(replace(peer, attrs=replace(peer.attrs, backend_data=data(index))) for index, peer in enumerate(peers))
+    )
+    assert len(wanted_routes(made)) == len(peers) == 254
+
+
+def data(number: int) -> str:
+    return f'{{"VtepMAC":"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}}'

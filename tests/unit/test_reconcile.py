@@ -1,0 +1,219 @@
+"""Keeping the kernel at what we want: the fast lane, the audit, and what happens when writing fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
+
+import pytest
+
+from pyflannel.diff import Cut, Op, Put
+from pyflannel.lease.model import Lease
+from pyflannel.linux.kernel import KernelError
+from pyflannel.reconcile import AUDIT_EVERY, Reconciler
+from pyflannel.state import FdbEntry, Item, Mac, Route, Scope, State
+from tests.support.builders import OTHER_MAC, backend, view, vxlan_lease
+from tests.support.fake_kernel import FakeKernel, Hardware
+from tests.support.loops import run_jumping
+
+SCOPE = backend().scope(view())
+SELF = backend().self_items(view())
+PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC)
+OTHER = vxlan_lease("10.2.42.0/24", "172.16.41.133", Mac.parse("02:00:00:00:00:03"))
+
+
+def peer_items(*leases: Lease) -> tuple[Item, ...]:
+    return tuple(item for lease in leases for item in backend().peer_items(view(), lease))
+
+
+class Bench:
+    """A reconciler over a fake kernel, with our own device wanted and the store listed."""
+
+    def __init__(self) -> None:
+        self.kernel = FakeKernel(Hardware("ens33"))
+        self.reconciler = Reconciler(self.kernel, jitter=lambda: 0.5)
+        self.reconciler.want(SELF, SCOPE)
+        self.reconciler.complete = True
+
+    def holds(self, *items: Item) -> bool:
+        """Whether the kernel holds our own items and these, and nothing else of ours."""
+        return self.kernel.observe(SCOPE) == State([*SELF, *items])
+
+
+def with_bench(scenario: Callable[[Bench], Coroutine[object, object, None]]) -> None:
+    async def run() -> None:
+        await scenario(Bench())
+
+    run_jumping(run())
+
+
+def test_an_audit_builds_what_is_wanted_and_a_second_one_does_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        assert not (await bench.reconciler.audit()).failed
+        assert bench.holds()
+        written = len(bench.kernel.log)
+        await bench.reconciler.audit()
+        assert bench.kernel.log[written:] == []
+
+    with_bench(scenario)
+
+
+def test_the_fast_lane_writes_one_peers_items_and_no_others() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        written = len(bench.kernel.log)
+        await bench.reconciler.replan((), peer_items(PEER))
+        assert bench.holds(*peer_items(PEER))
+        assert len(bench.kernel.log) == written + 3
+
+    with_bench(scenario)
+
+
+def test_a_peer_that_moves_to_another_host_keeps_its_route() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        await bench.reconciler.replan((), peer_items(PEER))
+        moved = vxlan_lease("10.2.41.0/24", "172.16.41.140", OTHER_MAC)
+        written = len(bench.kernel.log)
+        await bench.reconciler.replan(peer_items(PEER), peer_items(moved))
+        assert bench.holds(*peer_items(moved))
+        assert len(bench.kernel.log) == written + 1
+
+    with_bench(scenario)
+
+
+def test_what_somebody_deletes_comes_back_at_the_next_audit() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        await bench.reconciler.replan((), peer_items(PEER))
+        bench.kernel.apply([Cut(item) for item in reversed(peer_items(PEER))])
+        await bench.reconciler.audit()
+        assert bench.holds(*peer_items(PEER))
+
+    with_bench(scenario)
+
+
+def test_nothing_unknown_is_deleted_until_the_store_was_listed() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.reconciler.complete = False
+        await bench.reconciler.audit()
+        bench.kernel.apply([Put(item) for item in peer_items(PEER)])
+        await bench.reconciler.audit()
+        assert bench.holds(*peer_items(PEER))
+        bench.reconciler.complete = True
+        await bench.reconciler.audit()
+        assert bench.holds()
+
+    with_bench(scenario)
+
+
+def test_one_bad_peer_delays_no_other_and_is_tried_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        def refuse(op: Op) -> int | None:
+            return errno.ENOMEM if isinstance(op.item, FdbEntry) and op.item.mac == OTHER_MAC else None
+
+        await bench.reconciler.audit()
+        bench.kernel.fault = refuse
+        report = await bench.reconciler.replan((), peer_items(PEER, OTHER))
+        assert [type(op.item) for op, _ in report.failed] == [FdbEntry]
+        assert set(peer_items(OTHER)) <= set(bench.kernel.observe(SCOPE).values())
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(bench.reconciler.run(), name="audits")
+            await asyncio.sleep(60)
+            bench.kernel.fault = lambda _op: None
+            await asyncio.sleep(60)
+            lane.cancel()
+        assert bench.holds(*peer_items(PEER, OTHER))
+
+    with_bench(scenario)
+
+
+def test_what_goes_on_failing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.fault = lambda op: errno.ENOMEM if isinstance(op.item, Route) else None
+        await bench.reconciler.audit()
+        await bench.reconciler.replan((), peer_items(PEER))
+        for _ in range(5):
+            await bench.reconciler.audit()
+
+    with caplog.at_level(logging.ERROR, "pyflannel"):
+        with_bench(scenario)
+    assert len([record for record in caplog.records if "10.2.41.0/24" in record.getMessage()]) == 1
+
+
+def test_an_audit_comes_by_itself_every_few_minutes() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        bench.kernel.apply([Cut(SELF[-1])])
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(bench.reconciler.run(), name="audits")
+            await asyncio.sleep(AUDIT_EVERY * 1.2)
+            lane.cancel()
+        assert bench.holds()
+
+    with_bench(scenario)
+
+
+def test_marking_dirty_brings_an_audit_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(bench.reconciler.run(), name="audits")
+            bench.reconciler.mark_dirty()
+            await asyncio.sleep(0.1)
+            lane.cancel()
+        assert bench.holds()
+
+    with_bench(scenario)
+
+
+def test_a_kernel_that_cannot_be_read_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    class Moody(FakeKernel):
+        deaf = 3
+
+        def observe(self, scope: Scope) -> State:
+            if self.deaf:
+                self.deaf -= 1
+                raise KernelError("list links", errno.EINTR)
+            return super().observe(scope)
+
+    async def scenario() -> None:
+        kernel = Moody(Hardware("ens33"))
+        reconciler = Reconciler(kernel, jitter=lambda: 0.5)
+        reconciler.want(SELF, SCOPE)
+        reconciler.mark_dirty()
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(reconciler.run(), name="audits")
+            await asyncio.sleep(30)
+            lane.cancel()
+        assert kernel.observe(SCOPE) == State(SELF)
+
+    with caplog.at_level(logging.ERROR, "pyflannel"):
+        run_jumping(scenario())
+    assert "list links" in caplog.text
+
+
+def test_thousands_of_peers_do_not_hold_up_the_loop() -> None:
+    async def scenario(bench: Bench) -> None:
+        many = tuple(
+            FdbEntry("flannel.1", Mac((0x02_00_00_00_00_00 + number).to_bytes(6)), IPv4Address("172.16.0.1") + number)
+            for number in range(2000)
+        )
+        breaths = 0
+
+        async def breathe() -> None:
+            nonlocal breaths
+            while True:
+                breaths += 1
+                await asyncio.sleep(0)
+
+        await bench.reconciler.audit()
+        async with asyncio.TaskGroup() as tasks:
+            other = tasks.create_task(breathe(), name="somebody else")
+            await bench.reconciler.replan((), many)
+            other.cancel()
+        assert breaths > 3
+
+    with_bench(scenario)
