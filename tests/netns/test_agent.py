@@ -122,35 +122,33 @@ def test_a_signal_ends_it_cleanly_and_leaves_the_network_standing(host: Host, nu
 
 def test_a_second_start_changes_nothing_in_the_kernel(host: Host, tmp_path: Path) -> None:
     write_peer(host, "10.2.41.0-24")
-    stop(host.started())
-    with (tmp_path / "monitor").open("wb") as out:
+    first = host.started()
+    eventually(lambda: "Subnet added: 10.2.41.0/24" in host.said(), "the peer")
+    stop(first)
+    out_file = tmp_path / "monitor"
+    with out_file.open("wb") as out:
         monitor = subprocess.Popen(
-            [
-                "nsenter",
-                f"--net={host.space.path}",
-                "stdbuf",
-                "-oL",
-                "ip",
-                "monitor",
-                "link",
-                "address",
-                "route",
-                "neigh",
-            ],
+            ["nsenter", f"--net={host.space.path}", *"stdbuf -oL ip monitor link address route neigh".split()],
             stdout=out,
         )
     try:
         # A change of somebody else's shows that the monitor listens; then it must be the last one it heard of.
-        host.space.run("ip link add witness type veth peer name witness2")
-        eventually(lambda: "witness" in (tmp_path / "monitor").read_text(), "ip monitor")
+        eventually(lambda: "witness" in heard_of_a_witness(host, out_file), "ip monitor")
         host.started()
         eventually(lambda: host.said().count("Subnet added: 10.2.41.0/24") == 2, "the peer")
-        host.space.run("ip link del witness")
-        eventually(lambda: "Deleted" in (tmp_path / "monitor").read_text(), "the witness's end")
+        seen = out_file.read_text().count("witness")
+        eventually(lambda: heard_of_a_witness(host, out_file).count("witness") > seen, "the witness again")
     finally:
         stop(monitor)
-    heard = (tmp_path / "monitor").read_text().splitlines()
+    heard = out_file.read_text().splitlines()
     assert [line for line in heard if "flannel.1" in line or "10.2." in line] == []
+
+
+def heard_of_a_witness(host: Host, out_file: Path) -> str:
+    """Make a foreign device come and go, and return all that the monitor has heard so far."""
+    host.space.run("ip link add witness type veth peer name witness2")
+    host.space.run("ip link del witness")
+    return out_file.read_text()
 
 
 def write_peer(host: Host, name: str, mac: str = "02:00:00:00:00:02") -> None:
