@@ -23,6 +23,8 @@ PREFIX = "/coreos.com/network"
 CONFIG = '{"Network":"10.2.0.0/16","SubnetLen":24,"Backend":{"Type":"vxlan"}}'
 PEER = '{"PublicIP":"172.16.41.132","PublicIPv6":null,"BackendType":"vxlan","BackendData":%s}'
 
+MONITOR = ("stdbuf", "-oL", "ip", "monitor", "link", "address", "route", "neigh")
+
 
 class Host:
     """A namespace with ens33, a local store, and agents started on it."""
@@ -128,7 +130,7 @@ def test_a_second_start_changes_nothing_in_the_kernel(host: Host, tmp_path: Path
     out_file = tmp_path / "monitor"
     with out_file.open("wb") as out:
         monitor = subprocess.Popen(
-            ["nsenter", f"--net={host.space.path}", *"stdbuf -oL ip monitor link address route neigh".split()],
+            ["nsenter", f"--net={host.space.path}", *MONITOR],
             stdout=out,
         )
     try:
