@@ -88,9 +88,10 @@ def parse_save(text: str, table: str = "filter") -> Saved:
 
 def compare(saved: Saved, wanted: RuleSet) -> tuple[Fault, ...]:
     """What is wrong: a chain of ours missing, different or superseded, a jump missing, repeated or out of place."""
-    faults = [fault for chain in wanted.chains for fault in (*_content(saved, chain), *_jump(saved, chain))]
-    # The last, as they take rules away and so move what was counted above.
-    return (*faults, *removal(saved, wanted.superseded))
+    # These go first, and the places of our jumps are counted in what they leave.
+    gone = removal(saved, wanted.superseded)
+    left = _without(saved, wanted.superseded)
+    return (*gone, *(fault for chain in wanted.chains for fault in (*_content(left, chain), *_jump(left, chain))))
 
 
 def removal(saved: Saved, owned: Iterable[tuple[Table, str]] = OWNED) -> tuple[Fault, ...]:
@@ -178,6 +179,18 @@ def _target(rule: str) -> str | None:
     """The chain or target; the last, as a comment before it may hold anything."""
     found = _TARGET.findall(rule)
     return found[-1] if found else None
+
+
+def _without(saved: Saved, owned: Iterable[tuple[Table, str]]) -> Saved:
+    """``saved`` as ``removal`` of ``owned`` leaves it."""
+    names = set(owned)
+    return Saved(
+        {
+            (table, chain): tuple(rule for rule in rules if (table, _target(rule)) not in names)
+            for (table, chain), rules in saved.chains.items()
+            if (table, chain) not in names
+        }
+    )
 
 
 def _jumps_to(saved: Saved, table: str, name: str) -> Iterator[str]:
