@@ -63,9 +63,9 @@ def test_rules_for_the_other_way_of_masquerading_are_taken_out_in_the_same_write
     run(xtables.ensure(WANTED))
     tools.calls.clear()
     assert run(xtables.ensure(NOT_MASQUERADING)).mended == (
+        "FLANNEL-POSTRTG is still there",
         "FLANNEL-NOMASQ is missing",
         "POSTROUTING does not lead to FLANNEL-NOMASQ",
-        "FLANNEL-POSTRTG is still there",
     )
     assert tools.calls == ["iptables-save", "iptables-restore --noflush --wait=5", "iptables-save"]
 
