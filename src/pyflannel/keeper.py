@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from pyflannel.lease.alloc import Replace, Reuse, Take, choose
@@ -109,6 +109,12 @@ class Keeper:
         self._store, self._tenant, self._rng = store, tenant, rng
         self._doubt = asyncio.Event()
 
+    def publish(self, attrs: Attrs) -> None:
+        """Say ``attrs`` in our lease from now on; the subnet stays."""
+        if attrs != self._tenant.attrs:
+            self._tenant = replace(self._tenant, attrs=attrs)
+            self.look_again()
+
     def look_again(self) -> None:
         """The store said something about our own record: see whether it is still ours."""
         self._doubt.set()
@@ -150,16 +156,23 @@ class Keeper:
             if held is None:
                 log.warning("Our lease %s has vanished from the store; writing it again", mine)
                 self.lease = await self._store.create(mine, attrs, LEASE_TTL)
-            elif (held.attrs.public_ip, held.attrs.public_ipv6) != (attrs.public_ip, attrs.public_ipv6):
+            elif not self._is_ours(held.attrs):
                 raise LeaseLost(
                     f"subnet {mine} now belongs to {held.attrs.public_ip or held.attrs.public_ipv6}; "
                     "starting again will lease another one, and Docker must then be restarted"
                 )
             elif held.attrs != attrs:
-                log.warning("Our lease %s was rewritten; correcting it", mine)
+                log.warning("Our lease %s does not say what it should; writing it again", mine)
                 self.lease = await self._store.update(held, attrs, LEASE_TTL)
             else:
                 # Somebody renewed or copied it; from now on compare with what stands there.
                 self.lease = await self._store.renew(held, LEASE_TTL)
         except Conflict:
             self.look_again()
+
+    def _is_ours(self, attrs: Attrs) -> bool:
+        """Whether a record of our subnet bears the address we have, or the one we had when we last wrote it."""
+        return any(
+            (attrs.public_ip, attrs.public_ipv6) == (own.public_ip, own.public_ipv6)
+            for own in (self._tenant.attrs, self.lease.attrs)
+        )

@@ -1,53 +1,74 @@
 """Keeping the kernel at what we want, by two lanes that share one ``diff`` and one ``apply``.
 
 Fast lane: a lease event names the items it takes away and those it brings; their difference is written at once.
-Audit lane: everything of ours is read from the kernel, compared with everything we want, and repaired.
+Audit lane: everything of ours is read from the kernel, compared with everything we want, and repaired: at the start,
+when an event contradicts what we want, after a failed write, and every few minutes.
 
 Rules of this file
-  1. A failed write never stops another, and is never forgotten: it makes the state *dirty*, and an audit follows.
+  1. A failed write never stops another, and is never forgotten: it is tried again, each item with a patience of its
+     own, so that one bad peer delays nobody.
   2. Nothing is deleted that we merely do not know, until the store was listed whole once (``complete``).
+  3. Events only make the state *dirty*.  A short wait folds a burst of them into one audit, and a pause in proportion
+     to what an audit takes keeps a storm of them from taking over the host.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from pyflannel.diff import Op, Put, diff
+from pyflannel.diff import Op, Put, device, diff
 from pyflannel.linux.kernel import Kernel, KernelError, Report
-from pyflannel.state import Item, Key, Scope, State
+from pyflannel.state import Item, Key, Link, Scope, State
 
 log = logging.getLogger(__name__)
 
 SLICE: Final = 512
 """Operations written between two breaths of the event loop: about 10 ms of kernel time."""
+SETTLE: Final = 0.02
+"""Seconds in which a burst of events becomes one audit."""
+SHARE: Final = 3.0
+"""After an audit there is a pause of so many times what it took, whatever happens."""
 AUDIT_EVERY: Final = 300.0
 """Seconds between audits when nothing asks for one."""
 BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before the next audit after the 1st, 2nd, … failure in a row."""
+"""Seconds before an item is tried again after its 1st, 2nd, … failure in a row."""
+SAID_AT_ONCE: Final = 5
+"""How many failures of one pass are worth a line each."""
 
 
 class Reconciler:
     """Holds the union of what all networks want, and makes the kernel hold it too."""
 
-    def __init__(self, kernel: Kernel, jitter: Callable[[], float]) -> None:
-        """Write through ``kernel``; ``jitter`` gives numbers in [0, 1) that spread audits of many hosts."""
+    def __init__(self, kernel: Kernel, jitter: Callable[[], float], clock: Callable[[], float]) -> None:
+        """Write through ``kernel``.
+
+        ``jitter`` gives numbers in [0, 1) that spread the audits of many hosts; ``clock`` counts seconds.
+        """
         self.complete = False
         """Set once the store was listed: from then on audits also delete what is ours and not wanted."""
-        self._kernel, self._jitter = kernel, jitter
+        self.scope = Scope()
+        """Which objects of the kernel are ours."""
+        self._kernel, self._jitter, self._clock = kernel, jitter, clock
         self._want: dict[Key, Item] = {}
-        self._scope = Scope()
         self._pass = asyncio.Lock()
         self._dirty = asyncio.Event()
-        self._failures = 0
+        self._patience = _Patience(clock)
+        self._next_audit = clock() + self._pause()
         self._said: frozenset[str] = frozenset()
+
+    @property
+    def wanted(self) -> Mapping[Key, Item]:
+        """What the kernel should hold, as of now."""
+        return MappingProxyType(self._want)
 
     def want(self, items: Iterable[Item], scope: Scope) -> None:
         """Set the whole desired state, to be brought about by the next audit."""
         self._want = {item.key: item for item in items}
-        self._scope = scope
+        self.scope = scope
 
     def mark_dirty(self) -> None:
         """Ask for an audit soon."""
@@ -66,34 +87,37 @@ class Reconciler:
         return report
 
     async def audit(self) -> Report:
-        """The audit lane: look at everything of ours, and repair what differs."""
+        """The audit lane: look at everything of ours, and repair what differs.  ``KernelError`` if looking fails."""
         async with self._pass:
             self._dirty.clear()
-            have = self._kernel.observe(self._scope)
+            self._next_audit = self._clock() + self._pause()
+            have = self._kernel.observe(self.scope)
             ops = diff(State(self._want.values()), have)
             if not self.complete:
                 ops = tuple(op for op in ops if isinstance(op, Put))
-            report = await self._apply(ops)
-        self._failures = self._failures + 1 if report.failed else 0
-        return report
+            return await self._apply(self._patience.leave_out(ops))
 
     async def run(self) -> None:
-        """Audit when dirty, after failures with growing patience, and every few minutes; for ever."""
+        """Audit whenever one is due, for ever."""
         while True:
-            await self._wait()
+            await self._due()
+            await asyncio.sleep(SETTLE)
+            began = self._clock()
             try:
                 await self.audit()
             except KernelError as exc:
-                self._failures += 1
                 log.error("Could not read the kernel's state: %s", exc)
+                self._next_audit = self._clock() + BACKOFF[2]
+            await asyncio.sleep(SHARE * (self._clock() - began))
 
-    async def _wait(self) -> None:
-        if self._failures:
-            await asyncio.sleep(BACKOFF[min(self._failures, len(BACKOFF)) - 1])
-            return
-        pause = AUDIT_EVERY * (0.9 + 0.2 * self._jitter())
+    def _pause(self) -> float:
+        return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())
+
+    async def _due(self) -> None:
+        """Wait until something is dirty, something failed is to be tried again, or the usual time has passed."""
+        until = min(self._next_audit, self._patience.ends())
         try:
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(max(0.0, until - self._clock())):
                 await self._dirty.wait()
         except TimeoutError:
             pass
@@ -101,17 +125,56 @@ class Reconciler:
     async def _apply(self, ops: Sequence[Op]) -> Report:
         done: list[Op] = []
         failed: list[tuple[Op, KernelError]] = []
+        missing: set[str] = set()
         for start in range(0, len(ops), SLICE):
-            report = self._kernel.apply(ops[start : start + SLICE])
+            # What is on a device that could not be made would fail as well, thousands of times.
+            some = [op for op in ops[start : start + SLICE] if device(op.item) not in missing]
+            report = self._kernel.apply(some)
             done += report.done
             failed += report.failed
+            missing |= {op.item.name for op, _ in report.failed if isinstance(op.item, Link)}
             await asyncio.sleep(0)
+        self._patience.learn(done, failed)
         self._tell(failed)
         return Report(tuple(done), tuple(failed))
 
     def _tell(self, failed: Sequence[tuple[Op, KernelError]]) -> None:
         """Say what failed, but not again while the same things go on failing."""
-        texts = frozenset(f"{op}: {error}" for op, error in failed)
-        for text in sorted(texts - self._said):
-            log.error("Kernel refused %s", text)
+        texts = frozenset(str(error) for _, error in failed)
+        news = sorted(texts - self._said)
+        for text in news[:SAID_AT_ONCE]:
+            log.error("The kernel refused: %s", text)
+        if len(news) > SAID_AT_ONCE:
+            log.error("The kernel refused %d more operations", len(news) - SAID_AT_ONCE)
         self._said = texts
+
+
+class _Patience:
+    """Which items failed, and when each is to be tried again."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waiting: dict[Key, tuple[int, float]] = {}
+        """For each item that failed: how often in a row, and until when to leave it alone."""
+
+    def learn(self, done: Iterable[Op], failed: Iterable[tuple[Op, KernelError]]) -> None:
+        """Take in what became of a pass."""
+        for op in done:
+            self._waiting.pop(op.item.key, None)
+        for op, _ in failed:
+            times = self._waiting.get(op.item.key, (0, 0.0))[0]
+            self._waiting[op.item.key] = (times + 1, self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)])
+
+    def leave_out(self, ops: Sequence[Op]) -> Sequence[Op]:
+        """``ops`` without those whose time has not come."""
+        if not self._waiting:
+            return ops
+        asked = {op.item.key for op in ops}
+        now = self._clock()
+        # What no pass asks for any more has come right by itself, or is wanted no longer.
+        self._waiting = {key: entry for key, entry in self._waiting.items() if key in asked}
+        return [op for op in ops if self._waiting.get(op.item.key, (0, now))[1] <= now]
+
+    def ends(self) -> float:
+        """When the first of them is to be tried again; never if nothing failed."""
+        return min((until for _, until in self._waiting.values()), default=float("inf"))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -174,6 +175,22 @@ def test_another_host_on_our_subnet_ends_the_tenancy_and_its_record_stays() -> N
         with pytest.RaisesGroup(pytest.RaisesExc(LeaseLost, match=r"now belongs to 172\.16\.41\.132")):
             await kept(data, lease, taken)
         assert data.records[subnet_name(lease.subnet)].value == encode_attrs(OTHERS)
+
+    run_jumping(scenario())
+
+
+def test_another_address_is_published_on_the_same_key() -> None:
+    async def scenario() -> None:
+        data = living_data()
+        lease = await acquire(MemoryStore(data), tenant(), random.Random(1))
+        moved = replace(ATTRS, public_ip=IPv4Address("172.16.41.200"))
+
+        async def moves(keeper: Keeper) -> None:
+            keeper.publish(moved)
+            await asyncio.sleep(1)
+
+        await kept(data, lease, moves)
+        assert data.records[subnet_name(lease.subnet)].value == encode_attrs(moved)
 
     run_jumping(scenario())
 

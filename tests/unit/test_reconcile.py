@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.kernel = FakeKernel(Hardware("ens33"))
-        self.reconciler = Reconciler(self.kernel, jitter=lambda: 0.5)
+        self.reconciler = Reconciler(self.kernel, jitter=lambda: 0.5, clock=asyncio.get_running_loop().time)
         self.reconciler.want(SELF, SCOPE)
         self.reconciler.complete = True
 
@@ -181,7 +181,7 @@ def test_a_kernel_that_cannot_be_read_is_asked_again(caplog: pytest.LogCaptureFi
 
     async def scenario() -> None:
         kernel = Moody(Hardware("ens33"))
-        reconciler = Reconciler(kernel, jitter=lambda: 0.5)
+        reconciler = Reconciler(kernel, jitter=lambda: 0.5, clock=asyncio.get_running_loop().time)
         reconciler.want(SELF, SCOPE)
         reconciler.mark_dirty()
         async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,263 @@
+"""One network on this host, at run time: what is done in which order, and what happens when something moves."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import random
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pyflannel.backends.api import Backend, View
+from pyflannel.diff import Cut, Put
+from pyflannel.guard import Guard, Policy
+from pyflannel.host import Facts, Underlay, Wish, choose, lines
+from pyflannel.identity import choose_macs, own_devices, remember, remembered_macs
+from pyflannel.keeper import Keeper, Tenant, acquire
+from pyflannel.lease.model import Subnet
+from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.linux.facts import gather
+from pyflannel.linux.kernel import Kernel, KernelError, LinuxKernel
+from pyflannel.linux.xtables import FirewallError
+from pyflannel.network import Network, Replan
+from pyflannel.outputs import SubnetEnv, read_subnet_env
+from pyflannel.publisher import Publisher
+from pyflannel.reconcile import Reconciler
+from pyflannel.settings import Settings
+from pyflannel.state import Item, Misfit, State
+from pyflannel.store.api import Store
+from pyflannel.store.feed import Outage
+from pyflannel.store.feed import follow as follow_leases
+from pyflannel.telemetry.logs import OnChange
+from pyflannel.underlay import follow as follow_underlay
+
+log = logging.getLogger(__name__)
+
+MANY: Final = 50
+"""From this many peers in one piece of news on, one line tells of all."""
+HOST_SETTLE: Final = 0.1
+"""Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
+
+
+class StartFailed(Exception):
+    """This host cannot run the agent as it is told to; the message says what a person can do about it."""
+
+
+class Agent:
+    """The parts of one network, and what passes between them."""
+
+    def __init__(self, settings: Settings, store: Store, network: Network, keeper: Keeper) -> None:
+        """With a lease in hand, and nothing programmed yet."""
+        self._settings, self._store, self._network, self._keeper = settings, store, network, keeper
+        self._rng = random.Random()
+        self._kernel: Kernel = LinuxKernel()
+        self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time)
+        self._publisher = Publisher(Path(settings.subnet_file), self._subnet_env())
+        self._host_changed = asyncio.Event()
+        self._complaint = OnChange()
+        view = network.view
+        policy = Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
+        self._guard = Guard(view.config, view.own, policy)
+
+    @classmethod
+    async def start(cls, settings: Settings, store: Store, config: NetworkConfig, backend: Backend) -> Agent:
+        """Choose interface and MAC, and acquire a lease with them."""
+        underlay = first_underlay(settings, config)
+        try:
+            backend.mtu(underlay)
+        except ConfigError as exc:
+            raise StartFailed(f"the network does not fit through {underlay.name}: {exc}") from None
+        state_dir = Path(settings.state_dir)
+        with LinuxKernel() as kernel:
+            held = kernel.observe(own_devices(backend.devices))
+        refuse_foreign_devices(held)
+        macs = choose_macs(backend.devices, held, remembered_macs(state_dir), os.urandom)
+        remember(state_dir, macs)
+        margin = settings.subnet_lease_renew_margin * 60.0
+        previous = previous_subnet(Path(settings.subnet_file))
+        tenant = Tenant(config, backend.attrs(underlay, macs), previous, margin)
+        rng = random.Random()
+        lease = await acquire(store, tenant, rng)
+        log.info("Lease acquired: %s", lease.subnet)
+        network = Network(backend, View(config, underlay, lease.subnet, macs))
+        return cls(settings, store, network, Keeper(store, tenant, lease, rng))
+
+    async def run(self) -> None:
+        """Bring the network up, say so, and keep it; for ever."""
+        made = await self._program_ourselves()
+        await self._raise_firewall(made)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publisher.run(), name="outputs")
+            tasks.create_task(self._follow_leases(), name="leases")
+            tasks.create_task(self._reconciler.run(), name="reconcile")
+            tasks.create_task(self._follow_host(), name="host")
+            tasks.create_task(self._keeper.run(), name="lease")
+            tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
+
+    async def _program_ourselves(self) -> list[Item]:
+        """Our own device, whole or not at all; returns what was not there before."""
+        network = self._network
+        self._reconciler.want(network.self_items(), network.backend.scope(network.view))
+        report = await self._reconciler.audit()
+        made = [op.item for op in report.done if isinstance(op, Put) and op.old is None]
+        if report.failed:
+            self._undo(made)
+            raise StartFailed("; ".join(_explain(error) for _, error in report.failed))
+        return made
+
+    def _undo(self, made: list[Item]) -> None:
+        self._kernel.apply([Cut(item) for item in reversed(made)])
+
+    async def _raise_firewall(self, made: list[Item]) -> None:
+        try:
+            await self._guard.ensure()
+        except FirewallError as exc:
+            if self._settings.ip_masq:
+                self._undo(made)
+                raise StartFailed(f"-ip-masq: {exc}") from None
+            log.error("Cannot make sure that the network's traffic is forwarded: %s", exc)
+
+    def _subnet_env(self) -> SubnetEnv:
+        view = self._network.view
+        config, own = view.config, view.own
+        return SubnetEnv(
+            ipv4_network=config.ipv4.network if config.ipv4 is not None else None,
+            ipv4_subnet=own.ipv4,
+            ipv6_network=config.ipv6.network if config.ipv6 is not None else None,
+            ipv6_subnet=own.ipv6,
+            mtu=self._network.backend.mtu(view.underlay),
+            ip_masq=self._settings.ip_masq,
+        )
+
+    async def _follow_leases(self) -> None:
+        log.info("Watching for new subnet leases")
+        clock, uniform = asyncio.get_running_loop().time, self._rng.uniform
+        feed = follow_leases(
+            self._store, clock=clock, sleep=asyncio.sleep, jitter=lambda delay: delay * uniform(0.8, 1.2)
+        )
+        async with aclosing(feed):
+            async for news in feed:
+                if isinstance(news, Outage):
+                    self._complaint.log(log, logging.ERROR, "store", f"the store does not answer: {news.reason}")
+                    continue
+                if self._complaint.settle("store"):
+                    log.info("The store answers again")
+                await self._take_in(self._network.fold(news))
+
+    async def _take_in(self, replan: Replan) -> None:
+        """Bring a piece of news into the kernel, then say what it was."""
+        if self._reconciler.complete:
+            await self._reconciler.replan(replan.old, replan.new)
+        else:
+            # The first list: whatever of ours stands in the kernel beyond it was left by an earlier run.
+            self._want_everything()
+            self._reconciler.complete = True
+            await self._reconciler.audit()
+        self._announce(replan)
+        if not self._keeper.recognises(self._network.table):
+            self._keeper.look_again()
+
+    def _want_everything(self) -> None:
+        self._reconciler.want(self._network.items(), self._network.backend.scope(self._network.view))
+
+    def _announce(self, replan: Replan) -> None:
+        for what, leases in (("added", replan.added), ("removed", replan.removed)):
+            if len(leases) >= MANY:
+                log.info("Subnets %s: %d", what, len(leases))
+                continue
+            for lease in leases:
+                log.info("Subnet %s: %s via %s", what, lease.subnet, lease.attrs.public_ip or lease.attrs.public_ipv6)
+        for subnet, reason in self._network.ignored.items():
+            self._complaint.log(log, logging.WARNING, subnet, f"Ignoring lease {subnet}: {reason}")
+        for key, reason in self._network.table.unreadable.items():
+            self._complaint.log(log, logging.WARNING, key, f"Ignoring lease {key}: {reason}")
+
+    async def _follow_host(self) -> None:
+        """When something happens to the external interface, look what has become of it."""
+        wish = _wish(self._settings, self._network.view.config)
+        while True:
+            await self._host_changed.wait()
+            await asyncio.sleep(HOST_SETTLE)
+            self._host_changed.clear()
+            now = self._network.view.underlay
+            moved = follow_underlay(now, _facts(self._settings), wish)
+            if moved is None:
+                text = f"the external interface {now.name} cannot be used at the moment; waiting for it"
+                self._complaint.log(log, logging.ERROR, "underlay", text)
+            elif self._complaint.settle("underlay"):
+                log.info("The external interface %s can be used again", moved.name)
+            if moved is not None and moved != now:
+                self._move(moved)
+            # Whether it moved or was merely made anew: what was on it may have gone with it.
+            self._reconciler.mark_dirty()
+
+    def _move(self, underlay: Underlay) -> None:
+        """Go on over another interface or address: our device follows, and the peers by way of our lease."""
+        network, was = self._network, self._network.view.underlay
+        log.warning(
+            "External interface was %s, address %s, MTU %d; is %s, address %s, MTU %d",
+            *(was.name, was.ipv4 or was.ipv6, was.mtu),
+            *(underlay.name, underlay.ipv4 or underlay.ipv6, underlay.mtu),
+        )
+        try:
+            network.backend.mtu(underlay)
+        except ConfigError as exc:
+            self._complaint.log(log, logging.ERROR, "mtu", f"the network does not fit through {underlay.name}: {exc}")
+            return
+        network.view = replace(network.view, underlay=underlay)
+        self._want_everything()
+        self._publisher.update(self._subnet_env())
+        self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
+
+
+def first_underlay(settings: Settings, config: NetworkConfig) -> Underlay:
+    """The interface to start with, and the log lines about it; ``NoInterface`` if none fits."""
+    underlay = choose(_facts(settings), _wish(settings, config))
+    for line in lines(underlay):
+        log.info("%s", line)
+    log.info("Interface %s was chosen because: %s", underlay.name, underlay.why)
+    return underlay
+
+
+def _facts(settings: Settings) -> Facts:
+    return gather([settings.iface_can_reach] if settings.iface_can_reach is not None else [])
+
+
+def _wish(settings: Settings, config: NetworkConfig) -> Wish:
+    return Wish(
+        iface=settings.iface,
+        iface_regex=settings.iface_regex,
+        can_reach=settings.iface_can_reach,
+        public_ip=settings.public_ip,
+        public_ipv6=settings.public_ipv6,
+        ipv4=config.ipv4 is not None,
+        ipv6=config.ipv6 is not None,
+    )
+
+
+def refuse_foreign_devices(held: State) -> None:
+    """A vxlan device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
+    for item in held.items_of(Misfit):
+        if isinstance(item, Misfit) and item.kind != "vxlan":
+            raise StartFailed(
+                f"there is a device {item.name} already, and {item.why}: remove it, or choose another Backend.VNI"
+            )
+
+
+def previous_subnet(path: Path) -> Subnet | None:
+    """What we held when we last ran, as far as the subnet file tells."""
+    try:
+        return read_subnet_env(path.read_text(errors="replace")).subnet
+    except OSError:
+        return None
+
+
+def _explain(error: KernelError) -> str:
+    """A kernel error with what a person can do about it."""
+    if error.code == errno.EADDRINUSE:
+        return f"{error}: another program has the UDP port; set another Backend.Port for the whole network, or stop it"
+    return str(error)
