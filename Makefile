@@ -43,7 +43,7 @@ check: install ## format, lint, types, import contracts, unit and property tests
 
 .PHONY: test
 test: check tools ## every lane: the above, then real stores, real kernel, real Docker
-	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests
+	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/contract tests/netns tests/e2e
 
 .PHONY: bench
 bench: install tools ## print the performance tables of docs/performance.md

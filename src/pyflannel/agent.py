@@ -156,7 +156,7 @@ class Agent:
             # The first list: whatever of ours stands in the kernel beyond it was left by an earlier run.
             self._want_everything()
             self._reconciler.complete = True
-            await self._reconciler.audit()
+            await self._reconciler.catch_up()
         self._announce(replan)
         if not self._keeper.recognises(self._network.table):
             self._keeper.look_again()

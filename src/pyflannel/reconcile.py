@@ -97,17 +97,21 @@ class Reconciler:
                 ops = tuple(op for op in ops if isinstance(op, Put))
             return await self._apply(self._patience.leave_out(ops))
 
+    async def catch_up(self) -> None:
+        """Audit, and if the kernel cannot be read just now, say so and try again soon."""
+        try:
+            await self.audit()
+        except KernelError as exc:
+            log.error("Could not read the kernel's state: %s", exc)
+            self._next_audit = self._clock() + BACKOFF[2]
+
     async def run(self) -> None:
         """Audit whenever one is due, for ever."""
         while True:
             await self._due()
             await asyncio.sleep(SETTLE)
             began = self._clock()
-            try:
-                await self.audit()
-            except KernelError as exc:
-                log.error("Could not read the kernel's state: %s", exc)
-                self._next_audit = self._clock() + BACKOFF[2]
+            await self.catch_up()
             await asyncio.sleep(SHARE * (self._clock() - began))
 
     def _pause(self) -> float:
