@@ -1,6 +1,6 @@
 """``flannelctl config``: look at a network configuration before the agents do.
 
-The rules are those of ``lease.network``; this file only reads, counts and prints.
+The rules are those of ``lease.network`` and of the backends; this file only reads, counts and prints.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from pyflannel import backends
 from pyflannel.lease.network import ConfigError, IPv4Range, IPv6Range, NetworkConfig, parse_network_config
 
 
@@ -24,11 +25,12 @@ def check(file: TextIO) -> None:
     """Check FILE (- for standard input) as flanneld would, and print what follows from it."""
     try:
         network = parse_network_config(file.read())
+        backend = backends.from_config(network)
     except (ConfigError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file.name}: {error}") from None
     for name, value in facts(network):
         click.echo(f"{name:<14} {value}")
-    for warning in network.warnings:
+    for warning in (*network.warnings, *backend.warnings):
         click.secho(f"warning: {warning}", fg="yellow", err=True)
 
 
@@ -39,7 +41,6 @@ def facts(network: NetworkConfig) -> Iterator[tuple[str, str]]:
     if network.ipv6 is not None:
         yield from _range_facts("IPv6", network.ipv6)
     yield "Backend", network.backend_type
-    yield "Firewall", "nftables" if network.nftables else "iptables"
 
 
 def _range_facts(family: str, of: IPv4Range | IPv6Range) -> Iterator[tuple[str, str]]:

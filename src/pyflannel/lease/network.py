@@ -73,6 +73,8 @@ def parse_network_config(text: str) -> NetworkConfig:
     ipv4 = _ipv4_range(_plan(fields, _IPV4)) if enabled[_IPV4] else None
     ipv6 = _ipv6_range(_plan(fields, _IPV6)) if enabled[_IPV6] else None
     backend_type, options = _backend(fields)
+    if nftables:
+        warnings.append("EnableNFTables is not supported yet: iptables is used")
     if "Backend" not in fields:
         warnings.append(
             "Backend is missing: that means udp, the slowest backend; flannel's documentation promises vxlan, "

@@ -28,7 +28,6 @@ def test_what_follows_from_a_configuration_is_printed() -> None:
         "SubnetMax": "10.2.255.0",
         "Subnets": "255",
         "Backend": "vxlan",
-        "Firewall": "iptables",
     }
 
 
@@ -40,13 +39,19 @@ def test_both_families_are_told_apart() -> None:
     facts = told(result)
     assert (facts["Subnets"], facts["IPv6Subnets"]) == ("3", "65535")
     assert (facts["IPv6SubnetMin"], facts["IPv6SubnetMax"]) == ("fc00:0:0:1::", "fc00:0:0:ffff::")
-    assert facts["Firewall"] == "nftables"
+    assert "EnableNFTables" in result.stderr
 
 
-def test_a_configuration_without_backend_is_accepted_with_a_warning() -> None:
+def test_a_configuration_that_means_a_backend_we_do_not_have_fails() -> None:
     result = check('{"Network":"10.2.0.0/16"}')
-    assert (result.exit_code, told(result)["Backend"]) == (0, "udp")
-    assert result.stderr.startswith("warning: ")
+    assert result.exit_code == 1
+    assert "'udp'" in result.stderr
+
+
+def test_an_option_of_the_backend_that_means_nothing_is_a_warning() -> None:
+    result = check('{"Network":"10.2.0.0/16","Backend":{"Type":"vxlan","Prot":4789}}')
+    assert result.exit_code == 0
+    assert result.stderr == "warning: Backend.Prot is not a key we know, and has no effect: did you mean Backend.Port?\n"
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"Network":"10.5.5.0/29"}', '{"Network":"fd00::/48"}'])

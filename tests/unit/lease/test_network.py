@@ -90,6 +90,7 @@ def test_both_families_together() -> None:
     assert numbers(config.ipv4) == ("10.3.0.0/16", 24, "10.3.1.0", "10.3.255.0")
     assert numbers(config.ipv6) == ("fc00::/48", 64, "fc00:0:0:1::", "fc00:0:0:ffff::")
     assert config.nftables is True
+    assert any("EnableNFTables" in warning for warning in config.warnings)
 
 
 def test_host_bits_are_cleared_silently() -> None:
