@@ -45,6 +45,10 @@ check: install ## format, lint, types, import contracts, unit and property tests
 test: check tools ## every lane: the above, then real stores, real kernel, real Docker
 	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/contract tests/netns tests/e2e
 
+.PHONY: soak
+soak: install tools ## half an hour of random faults against a running agent; SOAK_SECONDS=N for another time
+	PYFLANNEL_SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/netns/test_soak.py
+
 .PHONY: bench
 bench: install tools ## print the performance tables of docs/performance.md
 	$(BIN)/python -m tests.bench

@@ -1,10 +1,22 @@
-"""Skips that are accounted for: what a test needs, and what this run promised to have."""
+"""Skips that are accounted for: what a test needs, and what this run promised to have.  And how long laws are tried.
+
+``HYPOTHESIS_PROFILE=soak`` tries every law twenty times as often; give pytest ``--timeout=0`` with it.
+"""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from tests.support.capabilities import missing, promised
+
+# Other examples in every run, wherever it is: a law that fails once in a thousand should fail one day, and says how to
+# have it fail again.
+settings.register_profile("lane", max_examples=100, deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("soak", settings.get_profile("lane"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lane"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -20,14 +20,16 @@ from pyflannel.identity import choose_macs, own_devices, remember, remembered_ma
 from pyflannel.keeper import Keeper, Tenant, acquire
 from pyflannel.lease.model import Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.facts import gather
-from pyflannel.linux.kernel import Kernel, KernelError, LinuxKernel
+from pyflannel.linux.kernel import KernelError, LinuxKernel
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import Network, Replan
 from pyflannel.outputs import SubnetEnv, read_subnet_env
 from pyflannel.publisher import Publisher
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
+from pyflannel.sighting import Changed, Lost, contradicts
 from pyflannel.state import Item, Misfit, State
 from pyflannel.store.api import Store
 from pyflannel.store.feed import Outage
@@ -39,6 +41,10 @@ log = logging.getLogger(__name__)
 
 MANY: Final = 50
 """From this many peers in one piece of news on, one line tells of all."""
+EVENTS_RETRY: Final = 1.0
+"""Seconds to wait when the kernel does not let us listen; until then every look is a full one."""
+HOST_EVERY: Final = 30.0
+"""Seconds between looks at the external interface when nothing is heard of it."""
 HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
 
@@ -54,23 +60,19 @@ class Agent:
         """With a lease in hand, and nothing programmed yet."""
         self._settings, self._store, self._network, self._keeper = settings, store, network, keeper
         self._rng = random.Random()
-        self._kernel: Kernel = LinuxKernel()
+        self._kernel = LinuxKernel()
+        self._events = KernelEvents(muted=[self._kernel.port])
         self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time)
-        self._publisher = Publisher(Path(settings.subnet_file), self._subnet_env())
+        self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, network))
         self._host_changed = asyncio.Event()
         self._complaint = OnChange()
         view = network.view
-        policy = Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
-        self._guard = Guard(view.config, view.own, policy)
+        self._guard = Guard(view.config, view.own, policy(settings))
 
     @classmethod
     async def start(cls, settings: Settings, store: Store, config: NetworkConfig, backend: Backend) -> Agent:
         """Choose interface and MAC, and acquire a lease with them."""
-        underlay = first_underlay(settings, config)
-        try:
-            backend.mtu(underlay)
-        except ConfigError as exc:
-            raise StartFailed(f"the network does not fit through {underlay.name}: {exc}") from None
+        underlay = first_underlay(settings, config, backend)
         state_dir = Path(settings.state_dir)
         with LinuxKernel() as kernel:
             held = kernel.observe(own_devices(backend.devices))
@@ -88,20 +90,22 @@ class Agent:
 
     async def run(self) -> None:
         """Bring the network up, say so, and keep it; for ever."""
+        self._reconciler.want(self._network.self_items(), self._network.backend.scope(self._network.view))
+        self._watch()
         made = await self._program_ourselves()
         await self._raise_firewall(made)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
+            tasks.create_task(self._listen(), name="kernel")
             tasks.create_task(self._reconciler.run(), name="reconcile")
+            tasks.create_task(self._reconciler.patrol(), name="patrol")
             tasks.create_task(self._follow_host(), name="host")
             tasks.create_task(self._keeper.run(), name="lease")
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
 
     async def _program_ourselves(self) -> list[Item]:
         """Our own device, whole or not at all; returns what was not there before."""
-        network = self._network
-        self._reconciler.want(network.self_items(), network.backend.scope(network.view))
         report = await self._reconciler.audit()
         made = [op.item for op in report.done if isinstance(op, Put) and op.old is None]
         if report.failed:
@@ -120,18 +124,6 @@ class Agent:
                 self._undo(made)
                 raise StartFailed(f"-ip-masq: {exc}") from None
             log.error("Cannot make sure that the network's traffic is forwarded: %s", exc)
-
-    def _subnet_env(self) -> SubnetEnv:
-        view = self._network.view
-        config, own = view.config, view.own
-        return SubnetEnv(
-            ipv4_network=config.ipv4.network if config.ipv4 is not None else None,
-            ipv4_subnet=own.ipv4,
-            ipv6_network=config.ipv6.network if config.ipv6 is not None else None,
-            ipv6_subnet=own.ipv6,
-            mtu=self._network.backend.mtu(view.underlay),
-            ip_masq=self._settings.ip_masq,
-        )
 
     async def _follow_leases(self) -> None:
         log.info("Watching for new subnet leases")
@@ -176,11 +168,38 @@ class Agent:
         for key, reason in self._network.table.unreadable.items():
             self._complaint.log(log, logging.WARNING, key, f"Ignoring lease {key}: {reason}")
 
+    def _watch(self) -> None:
+        """Hear of what happens to our devices and the one below them, before looking at them."""
+        self._events.watch(self._reconciler.scope, [self._network.view.underlay.name])
+
+    async def _listen(self) -> None:
+        """What happens in the kernel asks for an audit if it is not what we want; our own doings are what we want."""
+        while True:
+            try:
+                sightings = await self._events.wait()
+            except KernelError as exc:
+                self._complaint.log(log, logging.ERROR, "events", f"cannot tell what happens in the kernel: {exc}")
+                await asyncio.sleep(EVENTS_RETRY)
+                sightings = (Lost(),)
+            scope = self._reconciler.scope
+            below = {each for each in sightings if isinstance(each, Changed) and each.dev not in scope.devices}
+            if below or Lost() in sightings:
+                self._host_changed.set()
+            if contradicts([each for each in sightings if each not in below], self._reconciler.wanted, scope):
+                self._reconciler.mark_dirty()
+
     async def _follow_host(self) -> None:
-        """When something happens to the external interface, look what has become of it."""
+        """When something happens to the external interface, and now and then, look what has become of it."""
         wish = _wish(self._settings, self._network.view.config)
         while True:
-            await self._host_changed.wait()
+            try:
+                # A default route that moves to another interface is not among the events.
+                async with asyncio.timeout(HOST_EVERY):
+                    await self._host_changed.wait()
+            except TimeoutError:
+                pass
+            else:
+                self._reconciler.mark_dirty()
             await asyncio.sleep(HOST_SETTLE)
             self._host_changed.clear()
             now = self._network.view.underlay
@@ -192,8 +211,6 @@ class Agent:
                 log.info("The external interface %s can be used again", moved.name)
             if moved is not None and moved != now:
                 self._move(moved)
-            # Whether it moved or was merely made anew: what was on it may have gone with it.
-            self._reconciler.mark_dirty()
 
     def _move(self, underlay: Underlay) -> None:
         """Go on over another interface or address: our device follows, and the peers by way of our lease."""
@@ -210,17 +227,41 @@ class Agent:
             return
         network.view = replace(network.view, underlay=underlay)
         self._want_everything()
-        self._publisher.update(self._subnet_env())
+        self._watch()
+        self._reconciler.mark_dirty()
+        self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
 
 
-def first_underlay(settings: Settings, config: NetworkConfig) -> Underlay:
-    """The interface to start with, and the log lines about it; ``NoInterface`` if none fits."""
+def first_underlay(settings: Settings, config: NetworkConfig, backend: Backend) -> Underlay:
+    """The interface to start with, and the log lines about it; ``NoInterface`` or ``StartFailed`` if none fits."""
     underlay = choose(_facts(settings), _wish(settings, config))
     for line in lines(underlay):
         log.info("%s", line)
     log.info("Interface %s was chosen because: %s", underlay.name, underlay.why)
+    try:
+        backend.mtu(underlay)
+    except ConfigError as exc:
+        raise StartFailed(f"the network does not fit through {underlay.name}: {exc}") from None
     return underlay
+
+
+def subnet_env(settings: Settings, network: Network) -> SubnetEnv:
+    """What those who start containers are told of the network."""
+    config, own = network.view.config, network.view.own
+    return SubnetEnv(
+        ipv4_network=config.ipv4.network if config.ipv4 is not None else None,
+        ipv4_subnet=own.ipv4,
+        ipv6_network=config.ipv6.network if config.ipv6 is not None else None,
+        ipv6_subnet=own.ipv6,
+        mtu=network.backend.mtu(network.view.underlay),
+        ip_masq=settings.ip_masq,
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """What the command line asks of the firewall."""
+    return Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
 
 
 def _facts(settings: Settings) -> Facts:

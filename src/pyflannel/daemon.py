@@ -82,7 +82,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 async def _serve(settings: Settings) -> None:
-    _refuse_what_cannot_work(settings)
+    refuse_what_cannot_work(settings)
     async with AsyncExitStack() as stack:
         stores = candidates(settings)
         stack.push_async_callback(stores.close)
@@ -91,7 +91,8 @@ async def _serve(settings: Settings) -> None:
         await agent.run()
 
 
-def _refuse_what_cannot_work(settings: Settings) -> None:
+def refuse_what_cannot_work(settings: Settings) -> None:
+    """``StartFailed`` for what no start can get over; a warning for what is asked and would not happen."""
     if not may_administer_network():
         raise StartFailed("flanneld needs root, or the capability CAP_NET_ADMIN, to program the kernel's network")
     if settings.kube_subnet_mgr:

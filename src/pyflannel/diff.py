@@ -52,8 +52,10 @@ def diff(want: State, have: State) -> tuple[Op, ...]:
     where a plan asks for those and for no address at all, it is the next comparison that brings them back.
     """
     losses = dict(_losses(want, have))
-    standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
-    return (*_clearance(standing.values()), *_puts(want, standing), *_cuts(want, standing.values()))
+    standing: Mapping[Key, Item] = have
+    if losses:
+        standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
+    return (*_clearance(standing.values()), *_puts(want, standing), *_cuts(want, standing))
 
 
 def satisfies(have: Item, want: Item) -> bool:
@@ -101,15 +103,15 @@ def _clearance(standing: Iterable[Item]) -> Iterator[Op]:
 
 def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
     for kind in ORDER:
-        for item in want.items_of(kind):
-            old = standing.get(item.key)
+        for key, item in want.pairs_of(kind):
+            old = standing.get(key)
             if old is None or not satisfies(old, item):
                 yield Put(item, old)
 
 
-def _cuts(want: State, standing: Iterable[Item]) -> Iterator[Op]:
+def _cuts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
     surplus: dict[type[Item], list[Op]] = {kind: [] for kind in ORDER if kind is not Sysctl}
-    for item in standing:
-        if item.key not in want and not (isinstance(item, Route) and item.stray) and type(item) in surplus:
+    for key, item in standing.items():
+        if key not in want and not (isinstance(item, Route) and item.stray) and type(item) in surplus:
             surplus[type(item)].append(Cut(item))
     return chain.from_iterable(surplus[kind] for kind in reversed(surplus))

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from pyflannel.firewall.iptables import Fault, compare, parse_save
 from pyflannel.firewall.rules import RuleSet, rules
 from pyflannel.lease.model import Subnet
 from pyflannel.lease.network import NetworkConfig
@@ -91,6 +92,21 @@ class Guard:
         self._said = failures
         if failures:
             raise FirewallError("; ".join(sorted(failures)))
+
+    async def faults(self) -> tuple[dict[Literal[4, 6], tuple[Fault, ...]], tuple[str, ...]]:
+        """What ``ensure`` would put right, in each family that has anything, and what failed; nothing is written."""
+        found: dict[Literal[4, 6], tuple[Fault, ...]] = {}
+        failures: list[str] = []
+        for tables, network, subnet in self._families:
+            try:
+                wanted = await self._wanted(tables, network, subnet)
+                faults = compare(parse_save(await tables.observe()), wanted)
+            except FirewallError as error:
+                failures.append(str(error))
+                continue
+            if faults:
+                found[network.version] = faults
+        return found, tuple(failures)
 
     async def run(self, every: float) -> None:
         """Look now, after every change, and every ``every`` seconds, for ever; what fails is said and tried again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +66,11 @@ def remember(state_dir: Path, macs: dict[str, Mac]) -> None:
     if merged == remembered_macs(state_dir):
         return
     try:
-        write_atomic(path, json.dumps({dev: str(mac) for dev, mac in sorted(merged.items())}) + "\n")
+        write_atomic(path, record({dev: str(mac) for dev, mac in merged.items()}))
     except OSError as exc:
         log.warning("Could not write %s, so a device made anew will have another MAC address: %s", path, exc)
+
+
+def record(macs: Mapping[str, str]) -> str:
+    """The text of the file for these addresses, by device."""
+    return json.dumps(dict(sorted(macs.items()))) + "\n"

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from pyflannel.diff import Op, Put, device, diff
+from pyflannel.diff import Op, Put, device, diff, must_rebuild
 from pyflannel.linux.kernel import Kernel, KernelError, Report
 from pyflannel.state import Item, Key, Link, Scope, State
 
@@ -34,6 +34,8 @@ SHARE: Final = 3.0
 """After an audit there is a pause of so many times what it took, whatever happens."""
 AUDIT_EVERY: Final = 300.0
 """Seconds between audits when nothing asks for one."""
+PATROL_EVERY: Final = 4.0
+"""Seconds between looks at the few things of which the kernel sends no event."""
 BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Seconds before an item is tried again after its 1st, 2nd, … failure in a row."""
 SAID_AT_ONCE: Final = 5
@@ -66,9 +68,10 @@ class Reconciler:
         return MappingProxyType(self._want)
 
     def want(self, items: Iterable[Item], scope: Scope) -> None:
-        """Set the whole desired state, to be brought about by the next audit."""
+        """Set the whole desired state, to be brought about by the next audit, which tries all that failed before."""
         self._want = {item.key: item for item in items}
         self.scope = scope
+        self._patience = _Patience(self._clock)
 
     def mark_dirty(self) -> None:
         """Ask for an audit soon."""
@@ -97,13 +100,15 @@ class Reconciler:
                 ops = tuple(op for op in ops if isinstance(op, Put))
             return await self._apply(self._patience.leave_out(ops))
 
-    async def catch_up(self) -> None:
-        """Audit, and if the kernel cannot be read just now, say so and try again soon."""
+    async def catch_up(self) -> bool:
+        """Audit; if the kernel cannot be read just now, say so, have it tried again soon, and return False."""
         try:
             await self.audit()
         except KernelError as exc:
             log.error("Could not read the kernel's state: %s", exc)
             self._next_audit = self._clock() + BACKOFF[2]
+            return False
+        return True
 
     async def run(self) -> None:
         """Audit whenever one is due, for ever."""
@@ -111,8 +116,19 @@ class Reconciler:
             await self._due()
             await asyncio.sleep(SETTLE)
             began = self._clock()
-            await self.catch_up()
+            if not await self.catch_up():
+                # Whatever else is due: it cannot be done either.
+                await asyncio.sleep(BACKOFF[2])
             await asyncio.sleep(SHARE * (self._clock() - began))
+
+    async def patrol(self) -> None:
+        """Look every few seconds at what can change without the kernel telling anybody, for ever."""
+        while True:
+            await asyncio.sleep(PATROL_EVERY)
+            # A setting that is not there belongs to a kernel without it, and is nothing to repair.
+            held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
+            if any(self._want.get(key, item) != item for key, item in held.items()):
+                self.mark_dirty()
 
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())
@@ -130,13 +146,12 @@ class Reconciler:
         done: list[Op] = []
         failed: list[tuple[Op, KernelError]] = []
         missing: set[str] = set()
-        for start in range(0, len(ops), SLICE):
+        for portion in _portions(ops):
             # What is on a device that could not be made would fail as well, thousands of times.
-            some = [op for op in ops[start : start + SLICE] if device(op.item) not in missing]
-            report = self._kernel.apply(some)
+            report = self._kernel.apply([op for op in portion if device(op.item) not in missing])
             done += report.done
             failed += report.failed
-            missing |= {op.item.name for op, _ in report.failed if isinstance(op.item, Link)}
+            missing |= {device(op.item) for op, _ in report.failed if _makes_device(op)}
             await asyncio.sleep(0)
         self._patience.learn(done, failed)
         self._tell(failed)
@@ -170,15 +185,37 @@ class _Patience:
             self._waiting[op.item.key] = (times + 1, self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)])
 
     def leave_out(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """``ops`` without those whose time has not come."""
+        """``ops`` without those whose time has not come, and without what is on a device whose time has not."""
         if not self._waiting:
             return ops
-        asked = {op.item.key for op in ops}
-        now = self._clock()
-        # What no pass asks for any more has come right by itself, or is wanted no longer.
+        making = {device(op.item): op.item.key for op in ops if _makes_device(op)}
+        # What no pass asks for any more has come right by itself, or is wanted no longer; and what failed on a device
+        # that was not there may well succeed once it is.
+        asked = {op.item.key for op in ops if device(op.item) not in making} | set(making.values())
         self._waiting = {key: entry for key, entry in self._waiting.items() if key in asked}
-        return [op for op in ops if self._waiting.get(op.item.key, (0, now))[1] <= now]
+        now = self._clock()
+        early = {key for key, (_, until) in self._waiting.items() if until > now}
+        missing = {name for name, key in making.items() if key in early}
+        return [op for op in ops if op.item.key not in early and device(op.item) not in missing]
 
     def ends(self) -> float:
         """When the first of them is to be tried again; never if nothing failed."""
         return min((until for _, until in self._waiting.values()), default=float("inf"))
+
+
+def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:
+    """``ops`` in slices, and none with both a device to put and what is put on it."""
+    devices = 0
+    for place, op in enumerate(ops):
+        if isinstance(op, Put):
+            if not isinstance(op.item, Link):
+                break
+            devices = place + 1
+    for part in (ops[:devices], ops[devices:]):
+        for start in range(0, len(part), SLICE):
+            yield part[start : start + SLICE]
+
+
+def _makes_device(op: Op) -> bool:
+    """Whether a device is there only if this succeeds; one that is merely changed is there anyway."""
+    return isinstance(op, Put) and isinstance(op.item, Link) and (op.old is None or must_rebuild(op.item, op.old))

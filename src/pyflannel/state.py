@@ -12,6 +12,7 @@ Kernel words for kernel things: see ip-link(8), ip-route(8), ip-neighbour(8), br
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -28,6 +29,9 @@ PROTO_BOOT: Final = 3
 """Route protocol flannel leaves on its own devices, so that ``ip route`` reads as people know it (RTPROT_BOOT)."""
 
 
+_MAC: Final = re.compile("[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+
+
 class Mac(bytes):
     """A 48-bit Ethernet address."""
 
@@ -42,13 +46,9 @@ class Mac(bytes):
     @classmethod
     def parse(cls, text: str) -> Mac:
         """Read ``aa:bb:cc:dd:ee:ff`` (or with dashes, any case); ``ValueError`` otherwise."""
-        parts = text.replace("-", ":").split(":")
-        if len(parts) != 6 or any(len(part) != 2 for part in parts):
+        if _MAC.fullmatch(text) is None:
             raise ValueError(f"not a MAC address: {text!r}")
-        try:
-            return cls(bytes.fromhex("".join(parts)))
-        except ValueError:
-            raise ValueError(f"not a MAC address: {text!r}") from None
+        return cls(bytes.fromhex(text.replace("-", "").replace(":", "")))
 
     def __str__(self) -> str:
         return self.hex(":")
@@ -85,6 +85,9 @@ class Link:
     mac: Mac | None = None
     """None in a desired state: leave whatever address the kernel chose."""
     up: bool = True
+    misnamed: str = ""
+    """Only ever observed: the name the device goes by, where somebody took ours from it.  It fits no plan, hence
+    ``diff`` puts it right, which gives it ``name`` back."""
 
     @property
     def key(self) -> Key:
@@ -221,6 +224,13 @@ class State(Mapping[Key, Item]):
             if (held := self._items.setdefault(item.key, item)) != item:
                 raise DuplicateKey(held, item)
 
+    @classmethod
+    def over(cls, items: dict[Key, Item]) -> State:
+        """What a dictionary says, whose keys are those of its items: not copied, so it follows what becomes of it."""
+        state = cls()
+        state._items = items
+        return state
+
     def __getitem__(self, key: Key) -> Item:
         return self._items[key]
 
@@ -234,8 +244,22 @@ class State(Mapping[Key, Item]):
         """The items of one kind, in the order they were given."""
         return (item for item in self._items.values() if type(item) is kind)
 
+    def pairs_of(self, kind: type[Item]) -> Iterator[tuple[Key, Item]]:
+        """The same, each with its key."""
+        return (pair for pair in self._items.items() if type(pair[1]) is kind)
+
     def __repr__(self) -> str:
         return "State(\n" + "".join(f"  {item}\n" for item in self._items.values()) + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what a device of ours is known should it have lost its name: no other device here has both."""
+
+    dev: str
+    """The name it should have."""
+    vni: int
+    mac: Mac
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +272,11 @@ class Scope:
     """On those devices an IPv4 address inside one of these is ours; others are somebody's and stay (compat §5.0)."""
     sysctls: frozenset[tuple[str, str, str]] = frozenset()
     """Settings we keep: (device, family, name)."""
+    identities: tuple[Identity, ...] = ()
+    """Where there is no device of that name, a vxlan device with this identity is the one, renamed by somebody."""
+
+    def owns(self, address: IPInterface) -> bool:
+        """Whether an address on a device of ours is ours as well: of IPv6 all but what every device has by itself."""
+        if address.version == 6:
+            return not address.is_link_local
+        return any(address.ip in network for network in self.networks)

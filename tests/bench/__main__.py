@@ -1,4 +1,6 @@
-"""Run all benchmarks, or those named: ``python -m tests.bench [start] [kernel]``.
+"""Run all benchmarks, or those named: ``python -m tests.bench [--huge] [start] [kernel] [events] [idle] [healing]``.
+
+``--huge`` adds 30,000 peers, which takes some minutes more.
 
 Each prints a table in Markdown, ready for docs/performance.md.  They never pass or fail: machines differ, and only
 ratios within one run mean anything.
@@ -8,18 +10,26 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import kernel, start
+from tests.bench import events, healing, idle, kernel, start
 
-BENCHES = {"start": start.main, "kernel": kernel.main}
+BENCHES = {
+    "start": start.main,
+    "kernel": kernel.main,
+    "events": events.main,
+    "idle": idle.main,
+    "healing": healing.main,
+}
+HUGE = "--huge"
 
 
-def main(names: list[str]) -> int:
-    """Run the benchmarks called ``names``, all of them if there are none."""
+def main(words: list[str]) -> int:
+    """Run the benchmarks named, all of them if none is."""
+    names = [word for word in words if word != HUGE]
     if unknown := set(names) - set(BENCHES):
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
     for name in names or BENCHES:
-        BENCHES[name]()
+        BENCHES[name](HUGE in words)
     return 0
 
 

@@ -6,32 +6,36 @@ import subprocess
 import time
 from ipaddress import IPv4Address, IPv4Network
 
+from pyflannel.backends.vxlan import METRICS
 from pyflannel.diff import Put
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.state import FdbEntry, Item, Mac, Neighbour, Route
 from tests.bench.table import show, spread
 from tests.support.namespaces import Namespace
 
-PEERS = (1000, 5000)
+CASES = ((1000, False), (5000, False), (5000, True), (10_000, True))
+"""How many peers, and whether their metrics are spread (see pyflannel/backends/vxlan.py)."""
+HUGE = (30_000, True)
 RUNS = 5
 
 
-def main() -> None:
+def main(huge: bool) -> None:
     """Print the table."""
     rows = []
-    for peers in PEERS:
-        items = peer_items(peers)
+    for peers, spread_metrics in (*CASES, *([HUGE] if huge else [])):
+        items = peer_items(peers, spread_metrics)
         ours, theirs = [], []
         for _ in range(RUNS):
             ours.append(by_us(items))
             theirs.append(by_iproute(items))
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        rows.append([str(peers), spread(ours), spread(theirs), spread(ratios, 2)])
-    head = ["peers", "pyflannel, s", "ip -batch + bridge -batch, s", "ratio, pair by pair"]
+        metrics = "spread" if spread_metrics else "none"
+        rows.append([f"{peers:,}", metrics, spread(ours), spread(theirs), spread(ratios, 2)])
+    head = ["peers", "metrics", "pyflannel, s", "ip -batch + bridge -batch, s", "ratio, pair by pair"]
     show(f"Programming the kernel; median (least–greatest) of {RUNS}", head, rows)
 
 
-def peer_items(peers: int) -> list[Item]:
+def peer_items(peers: int, spread_metrics: bool) -> list[Item]:
     """What the vxlan backend wants for ``peers`` hosts."""
     subnets = IPv4Network("10.0.0.0/8").subnets(new_prefix=24)
     items: list[list[Item]] = [[], [], []]
@@ -39,7 +43,8 @@ def peer_items(peers: int) -> list[Item]:
         mac = Mac((0x02_00_00_00_00_00 + number).to_bytes(6))
         items[0].append(Neighbour("flannel.1", subnet.network_address, mac))
         items[1].append(FdbEntry("flannel.1", mac, IPv4Address("172.16.1.0") + number))
-        items[2].append(Route(subnet, "flannel.1", via=subnet.network_address, onlink=True))
+        metric = 1 + number % METRICS if spread_metrics else 0
+        items[2].append(Route(subnet, "flannel.1", via=subnet.network_address, onlink=True, metric=metric))
     return [item for kind in items for item in kind]
 
 
@@ -71,7 +76,8 @@ def by_iproute(items: list[Item]) -> float:
             case FdbEntry():
                 lines["bridge"].append(f"fdb replace {item.mac} dev {item.dev} self permanent dst {item.dst}")
             case Route():
-                lines["ip"].append(f"route replace {item.dst} via {item.via} dev {item.dev} onlink")
+                metric = f"metric {item.metric}" if item.metric else ""
+                lines["ip"].append(f"route replace {item.dst} via {item.via} dev {item.dev} onlink {metric}")
     with Namespace("bench") as space:
         device(space)
         began = time.perf_counter()

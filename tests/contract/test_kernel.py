@@ -8,10 +8,23 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from pyflannel.diff import Cut, Op, Put, diff
+from pyflannel.diff import Cut, Op, Put, device, diff
 from pyflannel.linux.kernel import AlreadyThere, KernelError, LinkGone
 from pyflannel.linux.spelling import spell
-from pyflannel.state import PROTO_BOOT, Address, FdbEntry, Item, Link, Mac, Misfit, Route, Scope, State, Sysctl
+from pyflannel.state import (
+    PROTO_BOOT,
+    PROTO_KERNEL,
+    Address,
+    FdbEntry,
+    Item,
+    Link,
+    Mac,
+    Misfit,
+    Route,
+    Scope,
+    State,
+    Sysctl,
+)
 from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, OURS, SCOPE, SPEC, WANT, peer, peer6
 from tests.support.kernel_worlds import TAKEN, FakeWorld, World, linux_world
 
@@ -166,6 +179,27 @@ def test_a_changed_route_leaves_one_of_another_metric_alone(world: World) -> Non
     reconcile(world, changed(replace(ROUTE, via=ip_address("10.2.3.0")), second))
 
 
+def test_routes_move_to_another_metric_and_back_and_are_never_missing(world: World) -> None:
+    routes = [peer(number)[2] for number in (2, 3)]
+    plain = State([LINK, *routes])
+    spread = State([LINK, *(replace(route, metric=number) for number, route in enumerate(routes, 1))])
+    reconcile(world, plain)
+    for want in (spread, plain):
+        for op in diff(want, world.kernel.observe(SCOPE)):
+            assert world.kernel.apply([op]).failed == ()
+            there = {item.dst for item in observed(world) if isinstance(item, Route)}
+            assert there == {route.dst for route in routes}
+        assert diff(want, world.kernel.observe(SCOPE)) == ()
+
+
+def test_of_two_metrics_a_cut_without_one_takes_the_lowest(world: World) -> None:
+    high = replace(ROUTE, metric=77)
+    reconcile(world, State([LINK, high]))
+    reconcile(world, State([LINK, high, ROUTE]))
+    world.kernel.apply([Cut(ROUTE)])
+    assert observed(world) == {LINK, high}
+
+
 def test_neighbours_and_forwarding_entries_are_replaced_without_looking(world: World) -> None:
     reconcile(world, WANT)
     new = (replace(NEIGHBOUR, mac=Mac.parse("02:00:00:00:09:09")), replace(FDB, dst=ip_address("192.0.2.99")))
@@ -241,6 +275,100 @@ def test_what_a_device_lost_while_it_was_down_comes_back(world: World) -> None:
     missing = WANT.keys() - world.kernel.observe(SCOPE).keys()
     assert missing >= {NEIGHBOUR.key, ROUTE.key, ROUTE6.key, Address(DEV6, ip_interface("fd00:2:1::/128")).key}
     assert FDB.key not in missing
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        replace(LINK, up=False),
+        replace(LINK, mac=Mac.parse("02:00:00:00:00:99")),
+        replace(LINK, mtu=1280),
+        replace(LINK, spec=replace(SPEC, local=ip_address("192.0.2.77"))),
+        replace(LINK, spec=replace(SPEC, learning=True)),
+        replace(LINK6, up=False),
+        replace(LINK6, mtu=1290, spec=replace(LINK6.spec, local=ip_address("2001:db8::77"))),
+    ],
+    ids=lambda link: f"{'up' if link.up else 'down'} {command(link)}",
+)
+def test_a_device_that_somebody_set_up_differently_comes_back(world: World, new: Link) -> None:
+    reconcile(world, WANT)
+    before = world.foreign()
+    world.alter(new)
+    assert world.kernel.observe(SCOPE)[new.key] == new
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+    assert world.foreign() == before
+
+
+def test_a_renamed_device_is_recognised_with_all_that_is_on_it(world: World) -> None:
+    reconcile(world, WANT)
+    world.rename_device(DEV, "foo")
+    seen = world.kernel.observe(replace(SCOPE, sysctls=frozenset()))
+    assert seen == State([replace(LINK, misnamed="foo"), *(item for item in OURS[1:] if not isinstance(item, Sysctl))])
+
+
+def test_a_renamed_device_gets_its_name_back_and_loses_nothing(world: World) -> None:
+    reconcile(world, WANT)
+    for name in ("foo", "flannel.7"):
+        before = world.foreign()
+        world.rename_device(DEV, name)
+        (op,) = (op for op in diff(WANT, world.kernel.observe(SCOPE)) if not isinstance(op.item, Sysctl))
+        assert world.kernel.apply([op]).failed == ()
+        assert world.kernel.observe(SCOPE) == WANT
+        assert world.foreign() == before
+
+
+def test_a_renamed_device_is_changed_and_named_at_once(world: World) -> None:
+    reconcile(world, WANT)
+    world.rename_device(DEV, "foo")
+    new = replace(LINK, mtu=1400, spec=replace(SPEC, learning=True))
+    reconcile(world, changed(new))
+    assert world.kernel.observe(SCOPE) == changed(new)
+
+
+def test_a_renamed_device_that_cannot_be_changed_is_made_anew(world: World) -> None:
+    reconcile(world, changed(replace(LINK, spec=replace(SPEC, port=4789))))
+    world.rename_device(DEV, "foo")
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+    assert not any("foo" in line for line in world.foreign())
+
+
+def test_a_renamed_device_that_is_not_wanted_any_more_goes(world: World) -> None:
+    reconcile(world, WANT)
+    before = world.foreign()
+    world.rename_device(DEV6, "foo")
+    reconcile(world, State(item for item in OURS if device(item) == DEV))
+    assert world.foreign() == before
+
+
+def test_a_vxlan_device_without_our_identity_is_somebody_elses(world: World) -> None:
+    reconcile(world, State([replace(LINK, mac=Mac.parse("02:00:00:00:00:77"))]))
+    world.rename_device(DEV, "foo")
+    assert observed(world) == set()
+    assert isinstance(refused(world, Put(LINK)), AlreadyThere)
+
+
+def test_a_renamed_device_whose_name_was_taken_comes_back_in_two_passes(world: World) -> None:
+    reconcile(world, WANT)
+    world.rename_device(DEV, "foo")
+    world.occupy(DEV)
+    world.kernel.apply(diff(WANT, world.kernel.observe(SCOPE)))
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+
+
+def test_without_its_underlay_a_device_is_gone_until_that_is_back(world: World) -> None:
+    reconcile(world, WANT)
+    world.unplug("eth0")
+    assert observed(world) == set()
+    for link in (LINK, LINK6):
+        error = refused(world, Put(link))
+        assert isinstance(error, LinkGone)
+        assert "eth0" in str(error)
+    world.plug("eth0")
     reconcile(world, WANT)
     assert world.kernel.observe(SCOPE) == WANT
 
@@ -327,6 +455,15 @@ def test_a_second_route_in_a_slot_is_a_stray_and_goes(world: World) -> None:
     assert world.kernel.observe(SCOPE) == WANT
 
 
+@pytest.mark.parametrize("route", [ROUTE, ROUTE6], ids=command)
+def test_a_stray_without_a_gateway_goes_and_the_route_with_one_stays(world: World, route: Route) -> None:
+    reconcile(world, WANT)
+    world.intrude(replace(route, via=None, onlink=False))
+    (op,) = diff(WANT, world.kernel.observe(SCOPE))
+    assert world.kernel.apply([op]).failed == ()
+    assert world.kernel.observe(SCOPE) == WANT
+
+
 def test_the_second_route_in_a_slot_survives_if_it_is_the_wanted_one(world: World) -> None:
     wrong = replace(ROUTE, via=ip_address("10.2.77.0"))
     reconcile(world, changed(wrong))
@@ -357,6 +494,14 @@ def test_a_foreign_address_on_our_device_stays(world: World) -> None:
     # It holds up the routes now that ours is gone, which only an address of the device can do.
     world.kernel.apply([Cut(Address(DEV, ip_interface("10.2.1.0/32")))])
     assert ROUTE.key in world.kernel.observe(SCOPE)
+
+
+def test_what_the_kernel_put_on_our_device_by_itself_is_not_ours(world: World) -> None:
+    reconcile(world, WANT)
+    world.intrude(Route(ip_network("10.2.60.0/24"), DEV, protocol=PROTO_KERNEL))
+    world.intrude(Route(ip_network("fd00:2:60::/64"), DEV6, protocol=PROTO_KERNEL))
+    world.intrude(Address(DEV6, ip_interface("fe80::60/64")))
+    assert world.kernel.observe(SCOPE) == WANT
 
 
 def test_a_device_of_another_kind_is_replaced_where_its_name_is_wanted(world: World) -> None:

@@ -26,6 +26,7 @@ GUIDE = "Three hosts, step by step"
 OLD_ETCD = "With an etcd of the old days"
 SERVICE = "As a service"
 LAB = "The lab"
+LOOK = "Look before you leap"
 HOSTS = {"host1#": ["host1"], "host2#": ["host2"], "host3#": ["host3"], "hosts#": ["host2", "host3"]}
 DONE = "pyflannel-done"
 
@@ -171,9 +172,35 @@ def test_the_lab_section_works_as_written() -> None:
         subprocess.run(["flannelctl", "lab", "down"], env={**os.environ, "PATH": programs}, check=False)
 
 
+@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
+def test_looking_before_leaping_works_as_written_and_changes_nothing() -> None:
+    steps = [step for step in commands() if step.section == LOOK]
+    assert steps
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    lab = ["flannelctl", "lab"]
+    named = ["--name", "look"]
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    try:
+        run(*lab, "up", *named, "--hosts", "1", "--containers", "0")
+        looks = ("ip -4 addr", "ip route", "iptables -S", "ls /run/flannel /var/lib/flannel")
+        seen = [run(*lab, "exec", *named, "host1", "--", "sh", "-ec", look) for look in looks]
+        for step in steps:
+            run(*lab, "exec", *named, "host1", "--", "sh", "-ec", step.text)
+        assert [run(*lab, "exec", *named, "host1", "--", "sh", "-ec", look) for look in looks] == seen
+    finally:
+        run(*lab, "down", *named)
+
+
 def test_no_command_of_the_readme_is_left_out() -> None:
     sections = {step.section for step in commands() if step.where != "$"}
-    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB}
+    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB, LOOK}
     # These two are what CI runs, in this order; they cannot run within themselves.
     script = (ROOT / ".ci" / "run").read_text()
     for step in commands():

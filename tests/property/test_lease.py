@@ -15,13 +15,17 @@ from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Snapsho
 from pyflannel.lease.network import ConfigError, IPv4Range, IPv6Range, NetworkConfig, parse_network_config
 from pyflannel.lease.table import LeaseTable, renew_in
 from pyflannel.lease.wire import BadRecord, decode_attrs, encode_attrs, parse_subnet_name, subnet_name
+from tests.support.builders import backend
 
 REAL_VALUES = [
     '{"PublicIP":"1.2.3.4","PublicIPv6":null}',
+    '{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"vxlan",'
+    '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}',
     '{"PublicIP":"1.2.3.4","BackendType":"vxlan","BackendData":{"VtepMAC":"c6:d2:32:6f:8f:44"}}',
     '{"PublicIP":"1.2.3.4","PublicIPv6":"fd00::3","BackendType":"wireguard","BackendData":{"PublicKey":"aGk=","Port":1},'
     '"BackendV6Data":{"PublicKey":"aGk=","Port":2}}',
 ]
+VXLAN_DATA = ['{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}', '{"VtepMAC":"C6-D2-32-6F-8F-44"}']
 REAL_KEYS = ["/coreos.com/network/subnets/10.1.5.0-24", "10.12.13.0-24&fd00:12:13::-56", "0.0.0.0-0&fd00:12:13::-56"]
 REAL_CONFIGS = [
     '{"Network":"10.3.0.0/16","SubnetLen":24,"SubnetMin":"10.3.5.0","Backend":{"Type":"vxlan","VNI":1}}',
@@ -75,6 +79,13 @@ ATTRS = st.builds(
 )
 
 
+def read_or_refused(text: str) -> Attrs | None:
+    try:
+        return decode_attrs(text)
+    except BadRecord:
+        return None
+
+
 @given(subnets())
 def test_a_subnet_survives_its_name(subnet: Subnet) -> None:
     assert parse_subnet_name(f"/prefix/subnets/{subnet_name(subnet)}") == subnet
@@ -96,6 +107,21 @@ def test_any_value_is_attributes_that_survive_their_record_or_a_bad_record(text:
     with contextlib.suppress(BadRecord):
         attrs = decode_attrs(text)
         assert decode_attrs(encode_attrs(attrs)) == attrs
+
+
+@given(mangled(REAL_VALUES))
+def test_a_value_is_read_alike_with_a_space_before_it(text: str) -> None:
+    # With it, the pattern for plain values does not match.
+    assert read_or_refused(text) == read_or_refused(f" {text}")
+
+
+@given(mangled(VXLAN_DATA))
+def test_what_a_vxlan_peer_published_is_read_alike_with_a_space_before_it(data: str) -> None:
+    def claims(text: str) -> frozenset[Claim]:
+        peer = Lease(Subnet(IPv4Network("10.2.1.0/24")), Attrs(IPv4Address("1.2.3.4"), None, "vxlan", text))
+        return backend().claims(peer)
+
+    assert claims(data) == claims(f" {data}")
 
 
 @given(st.text() | mangled(REAL_CONFIGS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyflannel.lease.model import Changes, Lease, Removed, Snapshot, Subnet
 from pyflannel.network import Network
-from pyflannel.state import Item, Key, Mac, State
+from pyflannel.state import Item, Key, Mac, Route, State
 from tests.support.builders import OWN_MAC, backend, subnet, view, vxlan_lease
 
 # Few enough that they collide: subnets that contain each other, ours among them, and MACs that are shared.
@@ -48,31 +49,56 @@ def last_words(events: list[Lease | Removed]) -> dict[Subnet, Lease]:
     return records
 
 
+def small_network() -> Network:
+    """One that knows nobody, and spreads metrics from three peers on until there is one."""
+    return Network(backend(), view(), spread_above=2, spread_below=2)
+
+
+def apart_from_metrics(items: Iterable[Item]) -> set[Item]:
+    return {replace(item, metric=0) if isinstance(item, Route) else item for item in items}
+
+
 def listed(records: dict[Subnet, Lease], seed: int = 0) -> Network:
     """A network that saw ``records`` in one list, in some order."""
     leases = list(records.values())
     random.Random(seed).shuffle(leases)
-    network = Network(backend(), view())
+    network = small_network()
     network.fold(Snapshot(1000, tuple(leases)))
     return network
 
 
 @given(histories(), st.integers())
 def test_following_events_leads_where_one_list_leads(events: list[Lease | Removed], seed: int) -> None:
-    followed = Network(backend(), view())
+    followed = small_network()
     for revision, event in enumerate(events, 1):
         followed.fold(Changes(revision, (event,)))
     fresh = listed(last_words(events), seed)
-    assert wanted(followed) == wanted(fresh)
+    assert apart_from_metrics(followed.items()) == apart_from_metrics(fresh.items())
     assert followed.ignored == fresh.ignored
+    if followed.view.spread == fresh.view.spread:
+        assert wanted(followed) == wanted(fresh)
+
+
+@given(histories())
+def test_metrics_are_spread_above_one_bound_and_plain_below_the_other(events: list[Lease | Removed]) -> None:
+    network = small_network()
+    for revision, event in enumerate(events, 1):
+        before = network.view.spread
+        network.fold(Changes(revision, (event,)))
+        routes = [item for item in network.items() if isinstance(item, Route)]
+        # A record that no backend can use counts all the same: it keeps others out.
+        losers = [reason for reason in network.ignored.values() if "address of one host" not in reason]
+        counting = len(last_words(events[:revision])) - len(losers)
+        assert network.view.spread == (counting > 2 if not before else counting >= 2)
+        assert all((route.metric > 0) == network.view.spread for route in routes)
 
 
 @given(histories(), st.integers(0, 15))
 def test_how_events_are_bundled_does_not_matter(events: list[Lease | Removed], cut: int) -> None:
-    bundled = Network(backend(), view())
+    bundled = small_network()
     bundled.fold(Changes(cut + 1, tuple(events[:cut])))
     bundled.fold(Changes(len(events) + 2, tuple(events[cut:])))
-    assert wanted(bundled) == wanted(listed(last_words(events)))
+    assert apart_from_metrics(bundled.items()) == apart_from_metrics(listed(last_words(events)).items())
 
 
 @given(histories(), histories())

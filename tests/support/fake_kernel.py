@@ -3,7 +3,7 @@
 What it models, because plans depend on it: a device takes all that is on it along; a device that goes down loses its
 routes, neighbours and IPv6 addresses, and one that changes its MAC its neighbours; the last IPv4 address takes the IPv4
 routes and neighbours along; a route's slot (destination and metric) spans all devices; what a vxlan device can change
-while it lives.
+while it lives; a device keeps all that is on it when it gets another name.
 
 Set ``fault`` to make operations fail; read ``log`` to see what was done, one command a line.
 """
@@ -19,8 +19,8 @@ from pyflannel.linux.kernel import KernelError, Report
 from pyflannel.linux.netlink import Ack, refusal
 from pyflannel.linux.spelling import spell
 from pyflannel.state import (
+    PROTO_KERNEL,
     Address,
-    IPInterface,
     Item,
     Key,
     Link,
@@ -123,23 +123,42 @@ class FakeKernel:
         self._items[link.key] = replace(link, up=False)
         self._lose(lambda item: device(item) == name and _needs_up(item))
 
+    def alter(self, link: Link) -> None:
+        """Somebody sets one of our devices up differently."""
+        self._change_link(link)
+
+    def rename_device(self, old: str, new: str) -> None:
+        """Somebody gives one of our devices another name; all that is on it stays."""
+        moved = [_on(new, item) if device(item) == old else item for item in self._items.values()]
+        self._items = {item.key: item for item in moved}
+        self._routes = [replace(route, dev=new) if route.dev == old else route for route in self._routes]
+
     # How it does it.
 
     def _inside(self, scope: Scope) -> Iterator[Item]:
         for name in sorted(scope.devices & self._hardware.keys()):
             yield Misfit(name, "it is hardware")
-        ours = scope.devices - self._hardware.keys()
+        ours = {self._present_name(name, scope): name for name in scope.devices - self._hardware.keys()}
         for item in self._items.values():
             if isinstance(item, Sysctl):
                 if (item.dev, item.family, item.name) in scope.sysctls:
                     yield item
-            elif device(item) in ours and not (isinstance(item, Address) and not _is_ours(item.address, scope)):
-                yield item
+            elif device(item) in ours and not (isinstance(item, Address) and not scope.owns(item.address)):
+                found = _on(ours[device(item)], item)
+                yield replace(found, misnamed=device(item)) if isinstance(found, Link) and found != item else found
         filled: set[Key] = set()
-        for route in self._routes:
-            if route.dev in ours:
-                yield replace(route, stray=True) if route.key in filled else route
-                filled.add(route.key)
+        routes = (route for route in self._routes if route.dev in ours and route.protocol != PROTO_KERNEL)
+        for route in (replace(route, dev=ours[route.dev]) for route in routes):
+            yield replace(route, stray=True) if route.key in filled else route
+            filled.add(route.key)
+
+    def _present_name(self, name: str, scope: Scope) -> str:
+        """What the device goes by that should have this name."""
+        if (Link, name) in self._items:
+            return name
+        marks = {(identity.vni, identity.mac) for identity in scope.identities if identity.dev == name}
+        astray = (link for link in self._links() if link.name not in scope.devices)
+        return next((link.name for link in astray if (link.spec.vni, link.mac) in marks), name)
 
     def _carry_out(self, op: Op) -> int:
         if isinstance(op, Cut):
@@ -165,7 +184,7 @@ class FakeKernel:
         if item.spec.underlay not in self._hardware:
             return errno.ENODEV
         if isinstance(old, Link) and not must_rebuild(item, old):
-            return self._change_link(item)
+            return (self._rename(old.misnamed, item.name) if old.misnamed else 0) or self._change_link(item)
         if old is not None:
             self._cut(old)
         present = self._items.get(item.key)
@@ -178,6 +197,14 @@ class FakeKernel:
         self.intrude(
             replace(item, mac=mac, mtu=min(item.mtu, self._room(item))), Sysctl(item.name, "ipv6", "accept_ra", "1")
         )
+        return 0
+
+    def _rename(self, old: str, new: str) -> int:
+        if (Link, old) not in self._items:
+            return errno.ENODEV
+        if self._has_device(new):
+            return errno.EEXIST
+        self.rename_device(old, new)
         return 0
 
     def _change_link(self, item: Link) -> int:
@@ -220,12 +247,14 @@ class FakeKernel:
     def _cut(self, item: Item) -> None:
         match item:
             case Link() | Misfit():
-                self._hardware.pop(item.name, None)
-                self.delete_device(item.name)
+                name = (isinstance(item, Link) and item.misnamed) or item.name
+                self._hardware.pop(name, None)
+                self.delete_device(name)
             case Sysctl():
                 pass
             case Route():
-                first = next((route for route in self._routes if _matches(item, route)), None)
+                matching = (route for route in self._routes if _matches(item, route))
+                first = min(matching, key=lambda route: route.metric, default=None)
                 if first is not None:
                     self._routes.remove(first)
             case _:
@@ -289,14 +318,15 @@ def _is_ipv4_on(item: Item, dev: str) -> bool:
     return isinstance(item, Address) and item.dev == dev and item.address.version == 4
 
 
-def _is_ours(address: IPInterface, scope: Scope) -> bool:
-    return address.version == 6 or any(address.ip in network for network in scope.networks)
+def _on(dev: str, item: Item) -> Item:
+    """The item as it is if its device has this name."""
+    return replace(item, name=dev) if isinstance(item, Link | Misfit) else replace(item, dev=dev)
 
 
 def _matches(pattern: Route, route: Route) -> bool:
-    """Whether a delete of ``pattern`` takes ``route``: no gateway and no metric mean any."""
+    """Whether a delete of ``pattern`` takes ``route``: no metric means any."""
     return (
         (pattern.dst, pattern.dev, pattern.protocol) == (route.dst, route.dev, route.protocol)
-        and pattern.via in (None, route.via)
+        and pattern.via == route.via
         and pattern.metric in (0, route.metric)
     )

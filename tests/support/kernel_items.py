@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-from pyflannel.state import Address, FdbEntry, Item, Link, Mac, Neighbour, Route, Scope, State, Sysctl, Vxlan
+from pyflannel.state import Address, FdbEntry, Identity, Item, Link, Mac, Neighbour, Route, Scope, State, Sysctl, Vxlan
 
 DEV, DEV6 = "flannel.1", "flannel-v6.1"
 SPEC = Vxlan(vni=1, underlay="eth0", local=ip_address("192.0.2.1"), port=8472)
@@ -15,6 +15,7 @@ SCOPE = Scope(
     devices=frozenset((DEV, DEV6)),
     networks=(ip_network("10.2.0.0/16"), ip_network("fd00:2::/48")),
     sysctls=frozenset(((DEV, "ipv6", "accept_ra"),)),
+    identities=tuple(Identity(link.name, link.spec.vni, link.mac) for link in (LINK, LINK6) if link.mac is not None),
 )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from pyflannel.diff import Put
 from pyflannel.linux.kernel import Kernel, LinuxKernel
 from pyflannel.linux.spelling import spell
-from pyflannel.state import Address, FdbEntry, Item, Route
+from pyflannel.state import Address, FdbEntry, Item, Link, Route
 from tests.support.fake_kernel import FakeKernel, Hardware
 from tests.support.namespaces import Namespace, bridge
 
@@ -42,6 +42,22 @@ class World(Protocol):
         """Somebody sets a device of ours down."""
         ...
 
+    def rename_device(self, old: str, new: str) -> None:
+        """Somebody gives a device of ours another name."""
+        ...
+
+    def alter(self, link: Link) -> None:
+        """Somebody sets the device of that name up like this."""
+        ...
+
+    def unplug(self, name: str) -> None:
+        """Somebody takes away a device that is none of ours."""
+        ...
+
+    def plug(self, name: str) -> None:
+        """A device like ``eth0`` appears, up."""
+        ...
+
     def occupy(self, name: str) -> None:
         """Somebody makes a bridge of this name."""
         ...
@@ -67,6 +83,18 @@ class FakeWorld:
     def take_down(self, name: str) -> None:
         self.kernel.take_down(name)
 
+    def rename_device(self, old: str, new: str) -> None:
+        self.kernel.rename_device(old, new)
+
+    def alter(self, link: Link) -> None:
+        self.kernel.alter(link)
+
+    def unplug(self, name: str) -> None:
+        self.kernel.unplug(name)
+
+    def plug(self, name: str) -> None:
+        self.kernel.plug(Hardware(name))
+
     def occupy(self, name: str) -> None:
         self.kernel.plug(Hardware(name))
 
@@ -80,8 +108,7 @@ class LinuxWorld:
     def __init__(self, space: Namespace, kernel: LinuxKernel) -> None:
         self.kernel, self._space = kernel, space
         for name in ("eth0", "eth1"):
-            space.run(f"ip link add {name} up type veth peer name {name}-far")
-            space.run(f"ip link set {name}-far up")
+            self.plug(name)
         space.run("ip address add 192.0.2.1/24 dev eth0")
         bridge(space, "docker0")
         for item in TAKEN:
@@ -97,6 +124,22 @@ class LinuxWorld:
 
     def take_down(self, name: str) -> None:
         self._space.run(f"ip link set {name} down")
+
+    def rename_device(self, old: str, new: str) -> None:
+        self._space.run(f"ip link set {old} name {new}")
+
+    def alter(self, link: Link) -> None:
+        # ip refuses both in one command, as the kernel does.
+        common, settings = spell(Put(link, link)).split(" type ")
+        self._space.run(common)
+        self._space.run(f"ip link set {link.name} type {settings}")
+
+    def unplug(self, name: str) -> None:
+        self._space.run(f"ip link delete {name}")
+
+    def plug(self, name: str) -> None:
+        self._space.run(f"ip link add {name} up type veth peer name {name}-far")
+        self._space.run(f"ip link set {name}-far up")
 
     def occupy(self, name: str) -> None:
         self._space.run(f"ip link add {name} up type bridge")

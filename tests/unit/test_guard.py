@@ -127,6 +127,30 @@ def test_a_family_that_fails_does_not_keep_the_other_from_being_done(broken: int
     assert {family for family, tools in host.tools.items() if "FLANNEL-FWD" in tools.tables.save()} == {4, 6} - {broken}
 
 
+@pytest.mark.parametrize("broken", [4, 6])
+def test_what_is_wrong_can_be_asked_and_stays_as_it_is(broken: Literal[4, 6]) -> None:
+    host = Host()
+    host.broken[broken] = "running the tool: No such file or directory"
+    guard, other = host.guard(dual=True), host.tools[10 - broken]
+    before = other.tables.save()
+    found, failures = run_jumping(guard.faults())
+    assert {family: [fault.text for fault in faults] for family, faults in found.items()} == {
+        10 - broken: [
+            *("FLANNEL-NOMASQ is missing", "POSTROUTING does not lead to FLANNEL-NOMASQ"),
+            *("FLANNEL-FWD is missing", "FORWARD does not lead to FLANNEL-FWD"),
+        ]
+    }
+    assert len(failures) == 1
+    assert "running the tool" in failures[0]
+    assert other.tables.save() == before
+
+
+def test_in_a_firewall_put_right_nothing_is_wrong() -> None:
+    host = Host()
+    run_jumping(host.guard(dual=True).ensure())
+    assert run_jumping(host.guard(dual=True).faults()) == ({}, ())
+
+
 def test_every_family_that_fails_is_named() -> None:
     host = Host()
     host.broken = {4: "no iptables", 6: "no ip6tables"}

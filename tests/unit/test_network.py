@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Network
 
+import pytest
+
 from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
-from pyflannel.network import Network
+from pyflannel.network import SPREAD_ABOVE, SPREAD_BELOW, Network
 from pyflannel.state import FdbEntry, Item, Mac, Route
 from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, view, vxlan_lease
 
@@ -160,3 +163,57 @@ def test_a_network_of_many_peers_has_three_items_for_each() -> None:
 
 def data(number: int) -> str:
     return f'{{"VtepMAC":"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}}'
+
+
+def crowd(size: int) -> tuple[Lease, ...]:
+    """So many peers; the first of a larger crowd are those of a smaller one."""
+    nets = IPv4Network("10.2.80.0/20").subnets(new_prefix=31)
+    macs = (Mac(b"\x02\0\0\1" + number.to_bytes(2)) for number in range(size))
+    return tuple(vxlan_lease(str(net), "172.16.41.140", mac) for net, mac in zip(nets, macs, strict=False))
+
+
+def metrics(items: Iterable[Item]) -> set[int]:
+    return {item.metric for item in items if isinstance(item, Route)}
+
+
+def test_metrics_are_spread_from_the_first_list_on_where_there_are_many_peers() -> None:
+    made = Network(backend(), view())
+    replan = made.fold(Snapshot(100, crowd(SPREAD_ABOVE + 1)))
+    assert replan.old == ()
+    assert metrics(replan.new) == metrics(made.items())
+    assert len(metrics(replan.new) - {0}) == SPREAD_ABOVE + 1
+
+
+def test_one_peer_too_many_spreads_the_metrics_of_all() -> None:
+    *most, last = crowd(SPREAD_ABOVE + 1)
+    made = network(*most)
+    assert metrics(made.items()) == {0}
+    replan = made.fold(Changes(101, (last,)))
+    assert metrics(replan.old) == {0}
+    assert metrics(replan.new) == metrics(made.items())
+    assert len(metrics(replan.new) - {0}) == SPREAD_ABOVE + 1
+    assert (replan.added, replan.removed) == ((last,), ())
+
+
+@pytest.mark.parametrize("size", [SPREAD_BELOW, SPREAD_ABOVE])
+def test_between_the_bounds_metrics_stay_as_they_are(size: int) -> None:
+    assert metrics(network(*crowd(size)).items()) == {0}
+    shrunk = network(*crowd(SPREAD_ABOVE + 1))
+    replan = shrunk.fold(Snapshot(101, crowd(size)))
+    assert replan.new == ()
+    assert 0 not in metrics(shrunk.items())
+
+
+def test_few_peers_have_no_metrics_again() -> None:
+    *most, last = crowd(SPREAD_BELOW)
+    made = network(*crowd(SPREAD_ABOVE + 1))
+    made.fold(Snapshot(101, (*most, last)))
+    replan = made.fold(Changes(102, (Removed(last.subnet),)))
+    assert replan.new == tuple(item for lease in most for item in backend().peer_items(view(), lease))
+    assert metrics(made.items()) == {0}
+    assert (replan.added, replan.removed) == ((), (last,))
+
+
+def test_records_that_do_not_count_spread_no_metrics() -> None:
+    *most, last = crowd(SPREAD_ABOVE + 1)
+    assert metrics(network(*most, replace(last, attrs=most[0].attrs)).items()) == {0}

@@ -13,9 +13,9 @@ import pytest
 from pyflannel.diff import Cut, Op, Put
 from pyflannel.lease.model import Lease
 from pyflannel.linux.kernel import KernelError
-from pyflannel.reconcile import AUDIT_EVERY, Reconciler
-from pyflannel.state import FdbEntry, Item, Mac, Route, Scope, State
-from tests.support.builders import OTHER_MAC, backend, view, vxlan_lease
+from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, Reconciler
+from pyflannel.state import FdbEntry, Item, Link, Mac, Route, Scope, State, Sysctl
+from tests.support.builders import OTHER_MAC, backend, underlay, view, vxlan_lease
 from tests.support.fake_kernel import FakeKernel, Hardware
 from tests.support.loops import run_jumping
 
@@ -131,6 +131,49 @@ def test_one_bad_peer_delays_no_other_and_is_tried_again() -> None:
     with_bench(scenario)
 
 
+def test_a_device_that_cannot_be_changed_holds_up_nothing_on_it() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        bench.kernel.fault = lambda op: errno.EINVAL if isinstance(op.item, Link) else None
+        longer = backend().self_items(view(under=underlay(mtu=1400)))
+        bench.reconciler.want([*longer, *peer_items(PEER)], SCOPE)
+        await bench.reconciler.audit()
+        assert bench.holds(*peer_items(PEER))
+
+    with_bench(scenario)
+
+
+def test_what_is_on_a_device_waits_for_it_and_is_put_the_moment_it_is_made() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.reconciler.want([*SELF, *peer_items(PEER)], SCOPE)
+        bench.kernel.unplug("ens33")
+        for _ in range(5):
+            await bench.reconciler.audit()
+            await asyncio.sleep(0.05)
+        assert {line.split(" add ")[0] for line in bench.kernel.log} == {"ip link"}
+        bench.kernel.plug(Hardware("ens33"))
+        await asyncio.sleep(BACKOFF[-1])
+        await bench.reconciler.audit()
+        assert bench.holds(*peer_items(PEER))
+
+    with_bench(scenario)
+
+
+def test_a_new_desired_state_is_tried_at_once_whatever_failed_before() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.unplug("ens33")
+        for _ in BACKOFF:
+            await bench.reconciler.audit()
+            await asyncio.sleep(BACKOFF[-1])
+        await bench.reconciler.audit()
+        bench.kernel.plug(Hardware("ens33"))
+        bench.reconciler.want(SELF, SCOPE)
+        await bench.reconciler.audit()
+        assert bench.holds()
+
+    with_bench(scenario)
+
+
 def test_what_goes_on_failing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(bench: Bench) -> None:
         bench.kernel.fault = lambda op: errno.ENOMEM if isinstance(op.item, Route) else None
@@ -169,6 +212,22 @@ def test_marking_dirty_brings_an_audit_at_once() -> None:
     with_bench(scenario)
 
 
+def test_a_setting_that_changes_without_a_word_is_found_out() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.audit()
+        bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(lane, name="lane") for lane in (bench.reconciler.run(), bench.reconciler.patrol())
+            ]
+            await asyncio.sleep(5)
+            for lane in running:
+                lane.cancel()
+        assert bench.holds()
+
+    with_bench(scenario)
+
+
 def test_a_kernel_that_cannot_be_read_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     class Moody(FakeKernel):
         deaf = 3
@@ -193,6 +252,31 @@ def test_a_kernel_that_cannot_be_read_is_asked_again(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.ERROR, "pyflannel"):
         run_jumping(scenario())
     assert "list links" in caplog.text
+
+
+def test_a_kernel_that_cannot_be_read_is_not_asked_without_pause_because_something_failed_before() -> None:
+    class Mute(FakeKernel):
+        asked = 0
+
+        def observe(self, scope: Scope) -> State:
+            self.asked += 1
+            if self.asked > 1:
+                raise KernelError("list links", errno.EINTR)
+            return super().observe(scope)
+
+    async def scenario() -> None:
+        kernel = Mute(Hardware("ens33"))
+        kernel.fault = lambda op: errno.ENOMEM if isinstance(op.item, Link) else None
+        reconciler = Reconciler(kernel, jitter=lambda: 0.5, clock=asyncio.get_running_loop().time)
+        reconciler.want(SELF, SCOPE)
+        await reconciler.audit()
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(reconciler.run(), name="audits")
+            await asyncio.sleep(30)
+            lane.cancel()
+        assert kernel.asked <= 32
+
+    run_jumping(scenario())
 
 
 def test_thousands_of_peers_do_not_hold_up_the_loop() -> None:

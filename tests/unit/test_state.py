@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from pyflannel.state import ORDER, Address, DuplicateKey, FdbEntry, Link, Mac, Misfit, Route, State, Sysctl
+from pyflannel.state import ORDER, Address, DuplicateKey, FdbEntry, Link, Mac, Misfit, Route, Scope, State, Sysctl
 from tests.support.kernel_items import DEV, LINK, OURS, WANT, peer
 
 NEIGHBOUR, FDB, ROUTE = peer(2)
@@ -88,3 +88,24 @@ def test_a_state_is_a_mapping_from_slot_to_item() -> None:
 def test_items_of_a_kind_come_in_the_order_given() -> None:
     assert list(WANT.items_of(Link)) == [item for item in OURS if isinstance(item, Link)]
     assert sum(len(list(WANT.items_of(kind))) for kind in ORDER) == len(OURS)
+
+
+def test_an_address_is_ours_by_network_for_ipv4_and_unless_link_local_for_ipv6() -> None:
+    scope = Scope(networks=(ip_network("10.2.0.0/16"),))
+    ours = [
+        text for text in ("10.2.1.0/32", "10.3.1.0/32", "fd00::1/64", "fe80::1/64") if scope.owns(ip_interface(text))
+    ]
+    assert ours == ["10.2.1.0/32", "fd00::1/64"]
+
+
+def test_a_state_over_a_dictionary_follows_it() -> None:
+    items = dict(WANT)
+    state = State.over(items)
+    assert state == WANT
+    items.popitem()
+    assert len(state) == len(WANT) - 1
+
+
+def test_items_of_one_kind_come_with_their_keys() -> None:
+    for kind in ORDER:
+        assert list(WANT.pairs_of(kind)) == [(item.key, item) for item in WANT.items_of(kind)]

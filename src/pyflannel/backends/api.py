@@ -31,6 +31,8 @@ class View:
     own: Subnet
     macs: Mapping[str, Mac] = field(default_factory=dict)
     """For each device in ``Backend.devices``: the address peers know it by."""
+    spread: bool = False
+    """There are so many peers that IPv4 routes through one device must not all have one metric (see ``vxlan``)."""
 
 
 class Backend(Protocol):

@@ -23,6 +23,7 @@ from typing import Final
 import click
 
 from pyflannel.cli import units
+from pyflannel.cli.terminal import StatusOneCommand
 from pyflannel.outputs import DOCKER_FILE, SUBNET_FILE, docker_options, parse_env, route_through, write_atomic
 
 UNIT_DIRECTORIES: Final = tuple(f"{top}/systemd/system" for top in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
@@ -30,23 +31,6 @@ UNIT_DIRECTORIES: Final = tuple(f"{top}/systemd/system" for top in ("etc", "run"
 DROP_IN: Final = "flannel.conf"
 TRUE_WORDS: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 """What a boolean option of flanneld takes for true (compat §1.1)."""
-
-
-class ScriptUsageError(click.UsageError):
-    """Wrong usage of what stands in for a shell script, which exits 1 where click has 2."""
-
-    exit_code = 1
-
-
-class ScriptCommand(click.Command):
-    """A command with the exit status of a shell script."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does it, but for the status."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            raise ScriptUsageError(error.format_message(), ctx) from None
 
 
 def _usage(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -63,7 +47,7 @@ def _variable_name(_: click.Context, __: click.Parameter, name: str) -> str:
 
 @click.command(
     "docker-opts",
-    cls=ScriptCommand,
+    cls=StatusOneCommand,
     context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
 )
 @click.option("-f", "source", metavar="FILE", default=SUBNET_FILE, show_default=True, help="Read flannel's variables.")

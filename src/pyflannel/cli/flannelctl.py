@@ -3,7 +3,8 @@
 Rules of this file
   1. It knows the names of the commands and what they are for, and imports a command when it is run: ``--help`` stays
      instant however many there will be.
-  2. Exit status: 0 done, 1 tried and failed or found wrong, 2 asked wrongly.
+  2. Exit status: 0 done, 1 tried and failed or found wrong, 2 asked wrongly; ``docker-opts`` and ``plan`` have their
+     reasons to differ.
   3. Colours and tables are for terminals; a pipe gets plain text.  NO_COLOR (no-color.org) is honoured.
 """
 
@@ -31,10 +32,12 @@ class Lazy:
 
 
 COMMANDS: Final[Mapping[str, Lazy]] = {
+    "cleanup": Lazy("pyflannel.cli.cleanup:cleanup", "Remove what flanneld left on this host."),
     "config": Lazy("pyflannel.cli.config:config", "Check a network configuration."),
     "docker": Lazy("pyflannel.cli.docker:docker", "Make Docker use this host's subnet."),
     "docker-opts": Lazy("pyflannel.cli.docker:docker_opts", "Turn subnet.env into options for Docker."),
     "lab": Lazy("pyflannel.cli.lab:lab", "Build a whole cluster on this machine."),
+    "plan": Lazy("pyflannel.cli.plan:plan", "Show what flanneld would change on this host now."),
 }
 
 

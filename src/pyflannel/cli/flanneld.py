@@ -4,7 +4,8 @@ The order is Go's: flags, ``-version``, environment, logging, checks.  A command
 Nothing heavy is imported before it is known that there is an agent to run.
 
 Exit status: 2 for a command line or a setting that is wrong.  ``-compat-exit-codes`` brings back Go's: 0 where flags
-cannot be parsed, 1 where what they say cannot be used.
+cannot be parsed, 1 where what they say cannot be used.  With ``-dry-run`` 2 means that there is something to do, and
+whatever is wrong gives 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except goflags.UsageError as error:
         sys.stderr.write(f"flanneld: {error}{_suggestion(error.flag)}\n{HINT}\n")
-        return 0 if _wants_compat_exit_codes(arguments, os.environ) else USAGE_ERROR
+        return _usage_error(arguments)
     if parsed.values.get("version", [False])[-1]:
         sys.stderr.write(f"v{__version__}\n")
         return 0
@@ -46,7 +47,11 @@ def _start(parsed: goflags.Parsed, environ: Mapping[str, str]) -> int:
     environment, unread = from_environment(environ)
     resolved = resolve(parsed.values, environment)
     if not _report(resolved, [*filter(None, [parsed.warning]), *unread]):
-        return 1 if resolved.settings.compat_exit_codes else USAGE_ERROR
+        return 1 if resolved.settings.compat_exit_codes or resolved.settings.dry_run else USAGE_ERROR
+    if resolved.settings.dry_run:
+        from pyflannel.cli.plan_view import dry_run
+
+        return dry_run(resolved.settings)
 
     from pyflannel.daemon import run
 
@@ -130,9 +135,15 @@ def _suggestion(flag: str) -> str:
     return f"; did you mean -{close[0]}?" if close else ""
 
 
-def _wants_compat_exit_codes(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Looked for everywhere, since the flag may stand behind the one that could not be understood."""
-    flag = "compat-exit-codes"
+def _usage_error(arguments: Sequence[str]) -> int:
+    """The exit status for a command line that cannot be understood."""
+    if _wants("compat-exit-codes", arguments, os.environ):
+        return 0
+    return 1 if _wants("dry-run", arguments, os.environ) else USAGE_ERROR
+
+
+def _wants(flag: str, arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether a boolean is on; looked for everywhere, since it may stand behind what could not be understood."""
     words = [environ.get(environment_name(flag), "")]
     for argument in arguments:
         name, equals, word = argument.partition("=")

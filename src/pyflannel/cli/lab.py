@@ -23,7 +23,7 @@ import click
 from pyflannel.backends import from_config
 from pyflannel.cli.lab_view import echo_hosts, echo_matrix, echo_routes, echo_summary, ping_document, status_document
 from pyflannel.cli.terminal import Progress
-from pyflannel.lab import LabError, cluster, namespaces, ping, record
+from pyflannel.lab import LabError, cluster, ping, record
 from pyflannel.lab.plan import MOST_CONTAINERS, MOST_HOSTS, Plan, network_config
 from pyflannel.lab.record import Lab
 from pyflannel.lease.network import parse_network_config
@@ -287,4 +287,4 @@ def _signals_raise() -> Iterator[None]:
 
 def _become(found: Lab, where: str, command: Sequence[str]) -> NoReturn:
     arguments = cluster.command_in(found, where, command, str(Path.cwd()))
-    os.execvpe(arguments[0], arguments, namespaces.environment())
+    os.execvpe(arguments[0], arguments, cluster.environment_in(found, where))

@@ -1,4 +1,5 @@
-"""How flannelctl shows tables and progress: with rich on a terminal, as plain aligned text in a pipe.
+"""What flannelctl's commands share: tables and progress, with rich on a terminal, as plain aligned text in a pipe;
+and an exit status for those whose 2 is taken.
 
 rich is imported only when something is about to be drawn with it.
 """
@@ -15,6 +16,23 @@ import click
 
 if TYPE_CHECKING:
     from rich.status import Status
+
+
+class StatusOneError(click.UsageError):
+    """Wrong usage of a ``StatusOneCommand``."""
+
+    exit_code = 1
+
+
+class StatusOneCommand(click.Command):
+    """A command which ends with 1 where it is asked wrongly: its 2, if it has one, means something else."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, but for the status."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise StatusOneError(error.format_message(), ctx) from None
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None) -> None:

@@ -121,6 +121,18 @@ def command_in(lab: Lab, name: str, command: Sequence[str], directory: str | Non
     return [*namespaces.entering(place, user=lab.user_namespace), *started]
 
 
+def environment_in(lab: Lab, name: str) -> dict[str, str]:
+    """The environment for a command in ``name``; on a host it has the options of the agent there."""
+    env = namespaces.environment()
+    if any(host.name == name for host in lab.plan.hosts):
+        env |= plan.agent_environment(lab.plan, str(_store(lab)))
+    return env
+
+
+def _store(lab: Lab) -> Path:
+    return lab.directory / "store.db"
+
+
 def _again(lab: Lab) -> str:
     return f"start again with `flannelctl lab down --name {lab.plan.name}` and `flannelctl lab up`"
 
@@ -241,7 +253,7 @@ class _Builder:
             raise LabError(f"{error}; etcd said last:\n{_tail(log)}") from error
 
     async def _write_local_config(self) -> None:
-        store = LocalStore(self._store, plan.PREFIX)
+        store = LocalStore(_store(self._lab), plan.PREFIX)
         try:
             await store.write_config(self._plan.config)
         except Unavailable as error:
@@ -249,12 +261,8 @@ class _Builder:
         finally:
             await store.close()
 
-    @property
-    def _store(self) -> Path:
-        return self._lab.directory / "store.db"
-
     def _start_agents(self) -> None:
-        command = plan.agent_command(self._plan, self._agent, str(self._store))
+        command = plan.agent_command(self._plan, self._agent, str(_store(self._lab)))
         env = namespaces.environment()
         # So that our own agent is found however we were: in a checkout, a virtual environment, a zip file, under sudo.
         source = [str(Path(pyflannel.__file__).parents[1]), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]

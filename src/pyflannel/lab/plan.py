@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
+from pyflannel.settings import environment_name
+
 SWITCH: Final = "switch"
 """The namespace with the bridge that joins the hosts."""
 ETCD: Final = "etcd"
@@ -168,8 +170,17 @@ def container_batch(bridge: Bridge, number: int) -> list[str]:
 
 def agent_command(plan: Plan, agent: Sequence[str], store: str) -> list[str]:
     """How a host's agent is started; with etcd, in the words every flanneld understands, Go's too."""
-    where = f"-etcd-endpoints={ETCD_URL}" if plan.etcd else f"--store=local:{store}"
-    return [*agent, f"-iface={INTERFACE}", f"-etcd-prefix={PREFIX}", where]
+    return [*agent, *(f"-{flag}={value}" for flag, value in _agent_flags(plan, store))]
+
+
+def agent_environment(plan: Plan, store: str) -> dict[str, str]:
+    """The same as variables, for programs that look at what the agent does."""
+    return {environment_name(flag): value for flag, value in _agent_flags(plan, store)}
+
+
+def _agent_flags(plan: Plan, store: str) -> list[tuple[str, str]]:
+    where = ("etcd-endpoints", ETCD_URL) if plan.etcd else ("store", f"local:{store}")
+    return [("iface", INTERFACE), ("etcd-prefix", PREFIX), where]
 
 
 def etcd_command(data: str) -> list[str]:

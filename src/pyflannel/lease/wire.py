@@ -9,6 +9,8 @@ Rules of this file
   1. What we write is what Go flannel writes, byte for byte.
   2. What others wrote is read or is a ``BadRecord``.  No input raises anything else, or takes more than a moment.
   3. What a backend published is not ours to understand: it passes through as the text its writer chose.
+  4. Records in the plainest spelling, as nearly all are, are read by one pattern each.  It is there for speed alone (a
+     list of ten thousand takes 0.1 s less): whatever it matches, the general way would read the same.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from sys import intern
 from typing import Final, NoReturn, TypeVar
 
 from pyflannel.lease.fields import JSON, kind
@@ -32,6 +35,16 @@ _NAME: Final = re.compile(r"([0-9.]{7,15})-([0-9]{1,2})(?:&([0-9a-f:]{2,39})-([0
 _LONGEST_PREFIX: Final = {4: 31, 6: 127}
 """Go reads the prefix length into five and seven bits."""
 _EXAMPLE: Final = {"PublicIP": "172.16.41.131", "PublicIPv6": "fd00:41::131"}
+
+_OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
+_TEXT: Final = r'"[ !#-\[\]-~]*"'
+_FLAT_OBJECT: Final = rf"\{{(?:{_TEXT}:(?:{_TEXT}|0|[1-9][0-9]{{0,15}})(?:,(?=\")|(?=\}})))*\}}"
+_PLAIN_NAME: Final = re.compile(rf"{_IPV4}-([1-9]|[12][0-9]|3[01])")
+_PLAIN_VALUE: Final = re.compile(
+    rf'\{{"PublicIP":"{_IPV4}"(?:,"PublicIPv6":null)?'
+    rf'(?:,"BackendType":"([a-z-]+)")?(?:,"BackendData":({_FLAT_OBJECT}))?\}}'
+)
 
 _START: Final = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*(\}[ \t\n\r]*)?")
 _KEY: Final = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
@@ -56,6 +69,12 @@ def parse_subnet_name(key: str) -> Subnet:
     subnet, and compare-and-set on keys is all that keeps a subnet from having two owners.
     """
     name = key[key.rfind("/") + 1 :]
+    plain = _PLAIN_NAME.fullmatch(name)
+    if plain is not None:
+        *octets, length = plain.groups()
+        number = _number(octets)
+        if number & (0xFFFFFFFF >> int(length)) == 0:
+            return Subnet(IPv4Network((number, int(length))))
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadRecord(f"key {_shown(name)} does not name a subnet: expected one like 10.1.5.0-24")
@@ -101,6 +120,11 @@ def decode_attrs(text: str) -> Attrs:
     """
     if len(text) > LONGEST_VALUE:
         raise BadRecord(f"value of {len(text)} characters: expected at most {LONGEST_VALUE}")
+    plain = _PLAIN_VALUE.fullmatch(text)
+    if plain is not None:
+        *octets, backend_type, data = plain.groups()
+        number = _number(octets)
+        return Attrs(IPv4Address(number) if number else None, None, intern(backend_type or ""), data)
     values: dict[str, JSON] = {}
     spelled: dict[str, JSONText] = {}
     try:
@@ -117,6 +141,12 @@ def decode_attrs(text: str) -> Attrs:
         backend_data=_raw(spelled, "BackendData"),
         backend_v6_data=_raw(spelled, "BackendV6Data"),
     )
+
+
+def _number(octets: list[str]) -> int:
+    """An IPv4 address as one number."""
+    first, second, third, fourth = octets
+    return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
 
 
 def _net_name(net: IPv4Network | IPv6Network) -> str:

@@ -63,7 +63,11 @@ class LinuxKernel:
     def __init__(self, netns: Netns = None) -> None:
         """Open a netlink socket there; ``OSError`` where there is no such namespace."""
         self._netns = netns
-        self._conversation = Conversation(open_socket(netns))
+        channel = open_socket(netns)
+        self._conversation = Conversation(channel)
+        channel.bind((0, 0))
+        self.port: int = channel.getsockname()[0]
+        """The netlink port we write from, which the kernel names in the events we cause (``KernelEvents``)."""
 
     def __enter__(self) -> LinuxKernel:
         """Close when the block ends."""

@@ -77,6 +77,12 @@ def query_all() -> Request:
     return Request(RTM_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + _WITHOUT_STATS)
 
 
+def query_kind(kind: str) -> Request:
+    """List the devices of one type; a kernel before 4.6 lists all there are."""
+    wanted = attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode() + b"\0"))
+    return Request(RTM_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted + _WITHOUT_STATS)
+
+
 def read(body: bytes) -> Device:
     """Decode an answer to ``query``, or one entry of a listing."""
     _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
@@ -109,6 +115,11 @@ def underlay(device: Device) -> int:
     """Index of the device below, 0 if there is none here."""
     raw = device.settings.get(IFLA_VXLAN_LINK)
     return INTEGER.unpack(raw)[0] if raw and not device.underlay_elsewhere else 0
+
+
+def claims(device: Device) -> tuple[int, Mac | None]:
+    """VNI and MAC of a vxlan device: by these it is known, whatever its name."""
+    return VNI.unpack(device.settings[IFLA_VXLAN_ID])[0], device.mac
 
 
 def as_item(device: Device, underlay_name: str) -> Link:
@@ -172,6 +183,16 @@ def change(item: Link, old: Link, index: int, underlay_index: int) -> tuple[Requ
     if not settings:
         return (common,)
     return Request(RTM_NEWLINK, IFINFOMSG.pack(0, 0, index, 0, 0) + _vxlan(*settings)), common
+
+
+def rename(index: int, name: str) -> Request:
+    """Give the device this name; EBUSY if the kernel (before 6.2) renames only what is down."""
+    return Request(RTM_NEWLINK, IFINFOMSG.pack(0, 0, index, 0, 0) + _name(name))
+
+
+def set_down(index: int) -> Request:
+    """Stop the device, which costs its routes, neighbours and IPv6 addresses."""
+    return Request(RTM_NEWLINK, _header(index, up=False))
 
 
 def delete(index: int) -> Request:

@@ -20,13 +20,13 @@ from pyflannel.linux.netlink import (
     attributes,
 )
 from pyflannel.linux.routes import unpack_address
-from pyflannel.state import FdbEntry, Mac, Neighbour
+from pyflannel.state import FdbEntry, Key, Mac, Neighbour
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 AF_BRIDGE: Final = 7
 NDMSG: Final = struct.Struct("=BxxxiHBB")
 """Family, device index, state, flags, type."""
-NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
+NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_MASTER = 1, 2, 6, 7, 8, 9
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF: Final = 0x02
 
@@ -48,8 +48,8 @@ def query_neighbours(family: int, index: int) -> Request:
 
 def read_neighbour(body: bytes, index: int, dev: str) -> Neighbour | None:
     """Decode one entry of the listing of ``dev``; None if it is not a permanent one there."""
-    _, where, state, _, _ = NDMSG.unpack_from(body)
-    if where != index or not state & NUD_PERMANENT:
+    family, where, state, _, _ = NDMSG.unpack_from(body)
+    if family == AF_BRIDGE or where != index or not state & NUD_PERMANENT:
         return None
     found = attributes(body, NDMSG.size)
     if len(found.get(NDA_LLADDR, b"")) != 6 or NDA_DST not in found:
@@ -85,6 +85,23 @@ def read_fdb(body: bytes, index: int, dev: str) -> FdbEntry | None:
     if NDA_DST not in found or NDA_LLADDR not in found or found.keys() & {NDA_PORT, NDA_VNI, NDA_IFINDEX}:
         return None
     return FdbEntry(dev, Mac(found[NDA_LLADDR]), unpack_address(found[NDA_DST]))
+
+
+def slot(body: bytes, dev: str) -> Key | None:
+    """Which slot of ``dev`` an event is about; None if it can be none of ours.
+
+    That is an entry of a bridge the device is plugged into, and one that does not say what it is about.
+    """
+    family, *_ = NDMSG.unpack_from(body)
+    found = attributes(body, NDMSG.size)
+    dst = unpack_address(found[NDA_DST]) if NDA_DST in found else None
+    if family != AF_BRIDGE:
+        return None if dst is None else (Neighbour, dev, dst)
+    if NDA_MASTER in found or len(found.get(NDA_LLADDR, b"")) != 6:
+        return None
+    mac = Mac(found[NDA_LLADDR])
+    # As ``FdbEntry.key`` has it.
+    return (FdbEntry, dev, mac) if mac.is_unicast else (FdbEntry, dev, mac, dst)
 
 
 def _neighbour(item: Neighbour, index: int) -> bytes:

@@ -15,7 +15,7 @@ from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
 from pyflannel.linux.netns import Netns
-from pyflannel.state import Address, IPInterface, Item, Key, Link, Misfit, Route, Scope, State
+from pyflannel.state import Address, Item, Key, Link, Misfit, Route, Scope, State
 
 FAMILIES = (AF_INET, AF_INET6)
 
@@ -33,7 +33,7 @@ class Reader:
         items: list[Item] = []
         for name in sorted(scope.devices):
             try:
-                items += self._device(name, scope)
+                items += self._items(name, scope)
             except LinkGone:
                 continue
         items += sysctls.read(sorted(scope.sysctls), self._netns) if scope.sysctls else []
@@ -47,8 +47,12 @@ class Reader:
                 yield replace(route, stray=True) if route.key in filled else route
                 filled.add(route.key)
 
+    def device(self, name: str, scope: Scope) -> links.Device | None:
+        """The device of this name, or else the one it was taken from; None if it is not there."""
+        return self._devices.look(name) or self._misnamed(name, scope)
+
     def link(self, device: links.Device) -> Link | Misfit:
-        """What a device is to us."""
+        """What a device is to us, under the name it goes by."""
         why = links.misfit(device)
         if why is not None:
             return Misfit(device.name, why, device.kind)
@@ -56,19 +60,31 @@ class Reader:
         found = self._devices.look(below) if below else None
         return links.as_item(device, "" if found is None else found.name)
 
-    def _device(self, name: str, scope: Scope) -> list[Item]:
-        device = self._devices.look(name)
+    def _misnamed(self, name: str, scope: Scope) -> links.Device | None:
+        identities = [(identity.vni, identity.mac) for identity in scope.identities if identity.dev == name]
+        if not identities:
+            return None
+        for body in self._conversation.dump("listing vxlan devices", links.query_kind("vxlan")):
+            device = links.read(body)
+            if links.misfit(device) is None and device.name not in scope.devices and links.claims(device) in identities:
+                return device
+        return None
+
+    def _items(self, name: str, scope: Scope) -> list[Item]:
+        device = self.device(name, scope)
         if device is None:
             return []
         link = self.link(device)
         if isinstance(link, Misfit):
             return [link]
+        if device.name != name:
+            link = replace(link, name=name, misnamed=device.name)
         return [link, *self._on(device.index, name, scope)]
 
     def _on(self, index: int, dev: str, scope: Scope) -> Iterator[Item]:
         for body in self._list(f"addresses of {dev}", addresses.query(index)):
             found = addresses.read(body)
-            if found is not None and found.index == index and _is_ours(found.address, scope):
+            if found is not None and found.index == index and scope.owns(found.address):
                 yield Address(dev, found.address)
         for family in FAMILIES:
             listing = self._list(f"neighbours on {dev}", neighbours.query_neighbours(family, index), family)
@@ -86,10 +102,3 @@ class Reader:
 
 def _present(items: Iterable[Item | None]) -> Iterator[Item]:
     return (item for item in items if item is not None)
-
-
-def _is_ours(address: IPInterface, scope: Scope) -> bool:
-    """IPv4: inside our networks (compat §5.0).  IPv6: all but what every device has by itself."""
-    if address.version == 6:
-        return not address.is_link_local
-    return any(address.ip in network for network in scope.networks)

@@ -5,6 +5,7 @@ What the kernel does, and how we live with it (seen on Linux 6.18):
     of Docker's.  We never use it: a new route is added only where none is, and one that changes is added behind the old
     one, which is then removed.  No packet is lost in between.
   * In a delete, a metric of 0, no gateway, or scope NOWHERE means *any*; device and protocol keep it to what is ours.
+    A route without a gateway is told from one that has one by its scope (IPv4), or by the gateway ``::`` (IPv6).
   * IPv6 makes one multipath route of several with a gateway each, and lists them in one message; each hop is a route
     to us.  An IPv4 multipath route is one object over several devices, and nobody's but its maker's.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from socket import AF_INET, AF_INET6
 from typing import Final
@@ -54,7 +56,15 @@ def append(item: Route, index: int) -> Request:
 
 def cut(item: Route, index: int) -> Request:
     """Remove the first route that has all that ``item`` says."""
-    return Request(RTM_DELROUTE, _body(item, index, RT_SCOPE_NOWHERE, RTN_UNICAST))
+    if item.via is not None:
+        return Request(RTM_DELROUTE, _body(item, index, RT_SCOPE_NOWHERE, RTN_UNICAST))
+    body = _body(item, index, _scope(item), RTN_UNICAST)
+    return Request(RTM_DELROUTE, body if item.dst.version == 4 else body + attribute(RTA_GATEWAY, bytes(16)))
+
+
+def cut_loosely(item: Route, index: int) -> Request:
+    """The same whatever its gateway and scope, for a stray without a gateway and of a scope that we never make."""
+    return Request(RTM_DELROUTE, _body(replace(item, via=None), index, RT_SCOPE_NOWHERE, RTN_UNICAST))
 
 
 def query(family: int, index: int = 0) -> Request:
@@ -71,7 +81,7 @@ def read(body: bytes, index: int, dev: str) -> Iterator[Route]:
     Left out are the kernel's own, IPv6 link-local and multicast, those for some packets only (by source or TOS), and
     whatever is not a unicast route of the main table.  One with settings we never make comes as a stray.
     """
-    family, length, source_length, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    family, length, source_length, tos, table, protocol, scope, kind, flags = RTMSG.unpack_from(body)
     if kind != RTN_UNICAST or protocol == PROTO_KERNEL or table != RT_TABLE_MAIN:
         return
     if flags & RTM_F_CLONED or source_length or tos:
@@ -92,9 +102,10 @@ def read(body: bytes, index: int, dev: str) -> Iterator[Route]:
     for oif, hop_flags, values in hops:
         if oif == INTEGER.pack(index):
             onlink = bool(hop_flags & RTNH_F_ONLINK)
-            yield Route(
+            route = Route(
                 dst, dev, gateway(values), onlink, metric(found), protocol, stray or bool(values.keys() & STRANGE)
             )
+            yield route if scope == _scope(route) else replace(route, stray=True)
 
 
 def network(family: int, raw: bytes, length: int) -> IPNetwork:

@@ -48,16 +48,20 @@ def route(item: Route) -> str:
 def _link(op: Op) -> str:
     item = op.item
     if not isinstance(op, Put) or not isinstance(item, Link):
-        return f"ip link del {_name(item)}"
+        return f"ip link del {_present_name(item)}"
     if op.old is None:
         return _creation(item)
     if must_rebuild(item, op.old):
-        return f"ip link del {item.name} && {_creation(item)}"
-    return f"ip link set {item.name} {_state(item)} type vxlan {_changeable(item)}"
+        return f"ip link del {_present_name(op.old)} && {_creation(item)}"
+    old_name = _present_name(op.old)
+    name = item.name if old_name == item.name else f"{old_name} name {item.name}"
+    return f"ip link set {name} {_state(item)} type vxlan {_changeable(item)}"
 
 
-def _name(item: Item) -> str:
-    return item.name if isinstance(item, Link | Misfit) else item.dev
+def _present_name(item: Item) -> str:
+    if isinstance(item, Link):
+        return item.misnamed or item.name
+    return item.name if isinstance(item, Misfit) else item.dev
 
 
 def _creation(item: Link) -> str:

@@ -71,25 +71,38 @@ class Writer:
         return DONE  # a setting cannot be taken away
 
     def _link(self, op: Op) -> Ack:
-        name = device(op.item)
         try:
             if isinstance(op, Put) and isinstance(op.item, Link):
                 return self._put_link(op.item, op.old)
-            return self._delete(name)
+            return self._delete(_present_name(op.item))
         finally:
-            self._devices.forget(name)
+            self._devices.forget(device(op.item))
 
     def _put_link(self, item: Link, old: Item | None) -> Ack:
         below = self._devices.index(item.spec.underlay)
         if below is None:
             return Ack(errno.ENODEV, f"there is no device {item.spec.underlay} to carry its packets")
         if isinstance(old, Link) and not must_rebuild(item, old):
-            index = self._devices.index(item.name)
-            return _no_device(item) if index is None else self._do(*links.change(item, old, index, below))
-        if old is not None and (ack := self._delete(item.name)).code:
+            return self._change_link(item, old, below)
+        if old is not None and (ack := self._delete(_present_name(old))).code:
             return ack
         ack = self._do(links.create(item, below))
         return DONE if ack.code == errno.EEXIST and self._has_link(item) else ack
+
+    def _change_link(self, item: Link, old: Link, below: int) -> Ack:
+        index = self._devices.index(_present_name(old))
+        if index is None:
+            return _no_device(item)
+        if old.misnamed and (ack := self._rename(index, item.name)).code:
+            return ack
+        return self._do(*links.change(item, old, index, below))
+
+    def _rename(self, index: int, name: str) -> Ack:
+        ack = self._do(links.rename(index, name))
+        if ack.code != errno.EBUSY:
+            return ack
+        # What the device loses by being down, the next comparison brings back: the kernel tells of it.
+        return self._do(links.set_down(index), links.rename(index, name))
 
     def _has_link(self, item: Link) -> bool:
         found = self._devices.look(item.name)
@@ -115,12 +128,13 @@ class Writer:
         return [_forgiving(ack) if isinstance(op, Cut) else ack for op, ack in zip(ops, acks, strict=True)]
 
     def _attempt(self, ops: Sequence[Op]) -> list[Ack]:
-        acks = [_no_device(op.item) for op in ops]
         indices = [self._devices.index(device(op.item)) for op in ops]
+        acks = [DONE if index is not None else _no_device(op.item) for op, index in zip(ops, indices, strict=True)]
         there = [(place, index) for place, index in enumerate(indices) if index is not None]
         answers = self._conversation.batch([_request(ops[place], index) for place, index in there])
         moved: list[_Step] = []
         doubtful: list[_Step] = []
+        missed: list[_Step] = []
         for (place, index), ack in zip(there, answers, strict=True):
             acks[place] = ack
             match ops[place]:
@@ -128,6 +142,10 @@ class Writer:
                     moved.append(_Step(place, index, item, old))
                 case Put(Route() as item) if ack.code == errno.EEXIST:
                     doubtful.append(_Step(place, index, item, item))
+                case Cut(Route(stray=True, via=None) as item) if ack.code == errno.ESRCH:
+                    missed.append(_Step(place, index, item, item))
+        for step, ack in zip(missed, self._conversation.batch([_loose_cut(step) for step in missed]), strict=True):
+            acks[step.place] = ack
         self._finish_moves(moved, acks)
         self._clear_doubts(doubtful, acks)
         return acks
@@ -183,6 +201,14 @@ def _request(op: Op, index: int) -> Request:
             return routes.add(item, index) if op.old is None else routes.append(item, index)
         case _:
             raise TypeError(f"{op.item} is not something on a device")
+
+
+def _loose_cut(step: _Step) -> Request:
+    return routes.cut_loosely(step.item, step.index)
+
+
+def _present_name(item: Item) -> str:
+    return item.misnamed or item.name if isinstance(item, Link) else device(item)
 
 
 def _forgiving(ack: Ack) -> Ack:

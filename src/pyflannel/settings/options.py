@@ -170,6 +170,11 @@ class Settings:
     compat_exit_codes: bool = option(
         False, "exit as Go flanneld does: 0 after an error in the command line", since="pyflannel 0.1"
     )
+    dry_run: bool = option(
+        False,
+        "print what a start would change and exit: 0 for nothing, 2 for changes, 1 if it cannot be told",
+        since="pyflannel 0.1",
+    )
     version: bool = option(False, "print the version and exit", since="v0.1")
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
     """Where the values that were given came from, by flag."""

@@ -42,11 +42,15 @@ async def follow(
     sleep: Callable[[float], Awaitable[object]],
     jitter: Callable[[float], float],
     relist_every: float = 300.0,
+    first: Snapshot | None = None,
 ) -> AsyncGenerator[News, None]:
     """Yield a ``Snapshot``, then the ``Changes`` after it, for as long as the caller iterates.
 
     A new ``Snapshot`` may come at any time and replaces all that was said before.  ``Outage`` comes once for each
     outage, and nothing is raised for it.  Empty ``Changes`` are passed on: they say that the store is alive.
+
+    ``first`` is a list that the caller asked ``store`` for a moment ago: it is yielded in place of another one, which a
+    store with thousands of leases would take a while for.
 
     ``clock`` counts seconds and never steps; ``jitter`` spreads a delay, so that a thousand hosts do not ask at once.
     Iterate under ``contextlib.aclosing``, so that the watch is closed when the caller leaves early.
@@ -54,7 +58,7 @@ async def follow(
     delay, down = FIRST_DELAY_S, False
     while True:
         try:
-            snapshot = await store.leases()
+            snapshot, first = first or await store.leases(), None
             down = False
             yield snapshot
             relist_at = clock() + jitter(relist_every)

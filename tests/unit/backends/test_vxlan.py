@@ -92,6 +92,39 @@ def test_a_peer_with_no_family_in_common_is_refused() -> None:
         backend().peer_items(view(), Lease(subnet("fd00:2:0:41::/64"), attrs))
 
 
+def metrics(spread: bool, *nets: str) -> list[int]:
+    """The metrics of the IPv4 routes to these subnets."""
+    seen = replace(view(), spread=spread)
+    items = [item for net in nets for item in backend().peer_items(seen, vxlan_lease(net))]
+    return [item.metric for item in items if isinstance(item, Route)]
+
+
+def test_routes_have_no_metric_unless_they_are_to_be_spread() -> None:
+    assert metrics(False, "10.2.41.0/24", "10.2.42.0/24") == [0, 0]
+
+
+def test_spread_metrics_differ_between_neighbours_and_repeat_after_4096() -> None:
+    assert metrics(True, "10.0.0.0/24", "10.0.1.0/24", "10.15.255.0/24", "10.16.0.0/24") == [1, 2, 4096, 1]
+    assert metrics(True, "10.2.0.0/28", "10.2.0.16/28") == [1, 2]
+
+
+def test_spreading_changes_no_ipv6_route_and_nothing_but_metrics() -> None:
+    peer = Lease(
+        subnet("10.2.41.0/24", "fd00:2:0:41::/64"),
+        Attrs(
+            IPv4Address("172.16.41.132"),
+            IPv6Address("fd00:41::132"),
+            "vxlan",
+            f'{{"VtepMAC":"{OTHER_MAC}"}}',
+            f'{{"VtepMAC":"{OWN_MAC}"}}',
+        ),
+    )
+    plain = backend(DUAL).peer_items(DUAL_VIEW, peer)
+    spread = backend(DUAL).peer_items(replace(DUAL_VIEW, spread=True), peer)
+    assert [one.key for one in plain if one not in spread] == [(Route, peer.subnet.ipv4, 0, "flannel.1")]
+    assert [one.key for one in spread if one not in plain] == [(Route, peer.subnet.ipv4, 554, "flannel.1")]
+
+
 def test_a_lease_publishes_vni_and_mac() -> None:
     attrs = backend().attrs(underlay(), {"flannel.1": OWN_MAC})
     assert attrs == Attrs(IPv4Address("172.16.41.131"), None, "vxlan", '{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}')
@@ -192,3 +225,6 @@ def test_the_scope_is_our_devices_and_our_networks() -> None:
     assert scope.devices == {"flannel.1", "flannel-v6.1"}
     assert [str(network) for network in scope.networks] == ["10.2.0.0/16", "fd00:2::/48"]
     assert scope.sysctls == {("flannel.1", "ipv6", "accept_ra"), ("flannel-v6.1", "ipv6", "accept_ra")}
+    assert {(each.dev, each.vni, each.mac) for each in scope.identities} == {
+        (dev, 1, DUAL_VIEW.macs[dev]) for dev in ("flannel.1", "flannel-v6.1")
+    }

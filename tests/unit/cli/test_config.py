@@ -51,7 +51,9 @@ def test_a_configuration_that_means_a_backend_we_do_not_have_fails() -> None:
 def test_an_option_of_the_backend_that_means_nothing_is_a_warning() -> None:
     result = check('{"Network":"10.2.0.0/16","Backend":{"Type":"vxlan","Prot":4789}}')
     assert result.exit_code == 0
-    assert result.stderr == "warning: Backend.Prot is not a key we know, and has no effect: did you mean Backend.Port?\n"
+    assert (
+        result.stderr == "warning: Backend.Prot is not a key we know, and has no effect: did you mean Backend.Port?\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"Network":"10.5.5.0/29"}', '{"Network":"fd00::/48"}'])

@@ -93,6 +93,8 @@ def test_a_usage_error_names_the_flag_points_to_help_and_exits_2(arguments: list
         (["-subnet-lease-renew-margin=0"], {}, 2),
         (["-subnet-lease-renew-margin=0", "-compat-exit-codes"], {}, 1),
         (["-subnet-lease-renew-margin=0"], {"FLANNELD_COMPAT_EXIT_CODES": "true"}, 1),
+        (["-nope", "-dry-run"], {}, 1),
+        (["-subnet-lease-renew-margin=0", "-dry-run"], {}, 1),
     ],
 )
 def test_exit_status_of_what_is_wrong(arguments: list[str], environ: dict[str, str], status: int) -> None:
@@ -128,6 +130,12 @@ def test_secrets_are_in_no_output_of_a_failed_start() -> None:
     )
     assert done.returncode == 2
     assert "hunter" not in done.stderr
+
+
+def test_a_dry_run_that_cannot_be_told_says_why_on_stderr_alone() -> None:
+    done = run("-dry-run", "-kube-subnet-mgr")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1][0] == "F"
 
 
 def test_variables_are_read_by_the_kind_of_their_flag() -> None:

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pyflannel.cli.terminal import Progress, aligned, echo_table
+from pyflannel.cli.terminal import Progress, StatusOneCommand, aligned, echo_table
 
 
 class Listening(io.StringIO):
@@ -75,3 +75,14 @@ def test_nothing_is_said_after_the_end() -> None:
         progress("one")
     progress("two")
     assert stream.getvalue() == ""
+
+
+def test_a_command_whose_2_is_taken_ends_with_1_where_it_is_asked_wrongly() -> None:
+    @click.command(cls=StatusOneCommand)
+    def verdict() -> None:
+        raise SystemExit(2)
+
+    assert CliRunner().invoke(verdict, []).exit_code == 2
+    wrong = CliRunner().invoke(verdict, ["--nope"])
+    assert wrong.exit_code == 1
+    assert "--nope" in wrong.output

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyflannel.lab import LabError, record
-from pyflannel.lab.cluster import command_in, down, status, up
+from pyflannel.lab.cluster import command_in, down, environment_in, status, up
 from pyflannel.lab.plan import Plan
 from pyflannel.lab.process import Process, namespace_of, start_time
 from pyflannel.lab.record import Lab
@@ -87,3 +87,8 @@ def test_second_lab_of_one_name_leaves_the_first_alone(lab: Lab) -> None:
         up(lab.plan, lab.directory.parent, agent=["false"])
     assert (lab.directory / "lab.json").read_text() == before
     assert [path.name for path in lab.directory.iterdir()] == ["lab.json"]
+
+
+def test_on_a_host_programs_know_what_its_agent_was_told(lab: Lab) -> None:
+    assert environment_in(lab, "host1")["FLANNELD_STORE"] == f"local:{lab.directory}/store.db"
+    assert not [name for name in environment_in(lab, "host1-c1") if name.startswith("FLANNELD_")]

@@ -16,6 +16,7 @@ from pyflannel.lab.plan import (
     Bridge,
     Plan,
     agent_command,
+    agent_environment,
     container_batch,
     docker_batch,
     etcd_command,
@@ -141,7 +142,7 @@ def test_agent_uses_the_embedded_store() -> None:
         "flanneld",
         "-iface=ens33",
         "-etcd-prefix=/coreos.com/network",
-        "--store=local:/x/store.db",
+        "-store=local:/x/store.db",
     ]
 
 
@@ -152,6 +153,14 @@ def test_agent_is_told_of_etcd_in_words_every_flanneld_knows() -> None:
         "-etcd-prefix=/coreos.com/network",
         "-etcd-endpoints=http://172.16.41.1:2379",
     ]
+
+
+def test_a_look_at_the_agent_is_told_what_the_agent_is_told() -> None:
+    assert agent_environment(PLAN, "/x/store.db") == {
+        "FLANNELD_IFACE": "ens33",
+        "FLANNELD_ETCD_PREFIX": "/coreos.com/network",
+        "FLANNELD_STORE": "local:/x/store.db",
+    }
 
 
 def test_etcd_listens_where_agents_and_etcdctl_look() -> None:

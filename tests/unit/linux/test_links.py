@@ -159,3 +159,21 @@ def test_an_underlay_in_another_namespace_has_no_name_here() -> None:
 def test_a_device_without_an_ethernet_address_has_no_mac() -> None:
     body = links.IFINFOMSG.pack(0, 65534, 2, 0, 0) + attribute(links.IFLA_IFNAME, b"tun0\0")
     assert links.read(body + attribute(links.IFLA_ADDRESS, b"")).mac is None
+
+
+def test_a_device_is_renamed_by_index() -> None:
+    said = understood(links.rename(7, "flannel.1"))
+    assert (said["index"], said["IFLA_IFNAME"], said["change"]) == (7, "flannel.1", 0)
+
+
+def test_a_device_is_set_down_and_nothing_else() -> None:
+    said = understood(links.set_down(7))
+    assert (said["index"], said["flags"], said["change"]) == (7, 0, 1)
+
+
+def test_devices_of_one_type_are_asked_for() -> None:
+    assert understood(links.query_kind("vxlan"))["IFLA_LINKINFO"] == {"IFLA_INFO_KIND": "vxlan"}
+
+
+def test_a_vxlan_device_is_known_by_vni_and_mac() -> None:
+    assert links.claims(device(LINK)) == (LINK.spec.vni, LINK.mac)

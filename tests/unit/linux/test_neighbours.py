@@ -92,3 +92,28 @@ def test_an_entry_without_a_host_or_mac_is_passed_over() -> None:
 def test_listings_are_filtered_by_device_in_the_kernel() -> None:
     assert understood(neighbours.query_neighbours(AF_INET6, INDEX))["NDA_IFINDEX"] == INDEX
     assert understood(neighbours.query_fdb(INDEX))["ifindex"] == INDEX
+
+
+@pytest.mark.parametrize("item", [*NEIGHBOURS, *ENTRIES, FdbEntry("flannel.1", Mac(bytes(6)), ip_address("192.0.2.1"))])
+def test_an_event_is_about_the_slot_of_its_item(item: Neighbour | FdbEntry) -> None:
+    request = neighbours.cut_neighbour(item, INDEX) if isinstance(item, Neighbour) else neighbours.cut_fdb(item, INDEX)
+    assert neighbours.slot(request.body, item.dev) == item.key
+
+
+def test_a_slot_is_told_without_what_fills_it() -> None:
+    neighbour, entry = NEIGHBOURS[0], ENTRIES[0]
+    failed = NDMSG.pack(AF_INET, INDEX, 0x20, 0, 0) + attribute(neighbours.NDA_DST, neighbour.ip.packed)
+    assert neighbours.slot(failed, neighbour.dev) == neighbour.key
+    bare = NDMSG.pack(AF_BRIDGE, INDEX, 0, 0, 0) + attribute(neighbours.NDA_LLADDR, entry.mac)
+    assert neighbours.slot(bare, entry.dev) == entry.key
+
+
+def test_an_event_that_names_no_slot_of_ours_has_none() -> None:
+    assert neighbours.slot(NDMSG.pack(AF_INET, INDEX, 0, 0, 0), "flannel.1") is None
+    assert neighbours.slot(NDMSG.pack(AF_BRIDGE, INDEX, 0, 0, 0), "flannel.1") is None
+    of_a_bridge = neighbours.put_fdb(ENTRIES[0], INDEX).body + attribute(neighbours.NDA_MASTER, bytes(4))
+    assert neighbours.slot(of_a_bridge, "flannel.1") is None
+
+
+def test_a_forwarding_entry_is_no_neighbour() -> None:
+    assert neighbours.read_neighbour(neighbours.put_fdb(ENTRIES[0], INDEX).body, INDEX, ENTRIES[0].dev) is None

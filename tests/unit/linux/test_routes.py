@@ -20,9 +20,11 @@ INDEX = 7
 FOUR, SIX = peer(2)[2], peer6(2)[2]
 
 
-def entry(kind: int = 1, protocol: int = 3, table: int = 254, flags: int = 0, tos: int = 0, source: int = 0) -> bytes:
-    """The header of an IPv4 /24, with what a test is about."""
-    return RTMSG.pack(AF_INET, 24, source, tos, table, protocol, 0, kind, flags)
+def entry(
+    kind: int = 1, protocol: int = 3, table: int = 254, flags: int = 0, tos: int = 0, source: int = 0, scope: int = 253
+) -> bytes:
+    """The header of an IPv4 /24 without a gateway, with what a test is about."""
+    return RTMSG.pack(AF_INET, 24, source, tos, table, protocol, scope, kind, flags)
 
 
 def through(index: int = INDEX) -> bytes:
@@ -70,6 +72,18 @@ def test_an_ipv4_route_may_go_through_an_ipv6_gateway() -> None:
 
 def test_a_cut_leaves_the_scope_open() -> None:
     assert understood(routes.cut(FOUR, INDEX))["scope"] == routes.RT_SCOPE_NOWHERE
+
+
+def test_a_cut_of_a_route_without_a_gateway_takes_none_that_has_one() -> None:
+    four, six = (replace(item, via=None, onlink=False) for item in (FOUR, SIX))
+    assert understood(routes.cut(four, INDEX))["scope"] == routes.RT_SCOPE_LINK
+    assert understood(routes.cut(six, INDEX))["RTA_GATEWAY"] == "::"
+
+
+def test_a_loose_cut_takes_any_gateway_and_scope() -> None:
+    said = understood(routes.cut_loosely(FOUR, INDEX))
+    assert said["scope"] == routes.RT_SCOPE_NOWHERE
+    assert "RTA_GATEWAY" not in said
 
 
 def test_a_listing_is_of_the_main_table_and_one_device_or_all() -> None:

@@ -47,6 +47,17 @@ NEIGHBOUR, FDB, ROUTE = peer(2)
             " type vxlan dev eth0 local 192.0.2.1 nolearning",
         ),
         (
+            Put(LINK, replace(LINK, misnamed="foo")),
+            "ip link set foo name flannel.1 up mtu 1450 address 02:00:00:00:00:01"
+            " type vxlan dev eth0 local 192.0.2.1 nolearning",
+        ),
+        (Cut(replace(LINK, misnamed="foo")), "ip link del foo"),
+        (
+            Put(LINK, replace(LINK, misnamed="foo", spec=replace(SPEC, vni=7))),
+            "ip link del foo && ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
+            " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
+        ),
+        (
             Put(LINK, Misfit(DEV, "a bridge")),
             "ip link del flannel.1 && ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
             " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",

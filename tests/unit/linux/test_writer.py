@@ -10,6 +10,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pyflannel.diff import Cut, Op, Put, diff
+from pyflannel.linux import links
+from pyflannel.linux.devices import Devices
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.netlink import Ack, Conversation, Request, open_socket
 from pyflannel.linux.spelling import spell
@@ -144,3 +146,46 @@ def test_an_ipv4_route_is_replaced_without_a_gap(space: Namespace) -> None:
 def test_something_that_is_not_on_a_device_is_a_mistake_of_ours(space: Namespace) -> None:
     setting = next(item for item in WANT.values() if type(item).__name__ == "Sysctl")
     assert carry_out(space, [Cut(setting)]) == [Ack(0)]
+
+
+class Elder(Conversation):
+    """A kernel before 6.2, which renames a device only while that is down."""
+
+    def __init__(self, space: Namespace) -> None:
+        super().__init__(open_socket(space.name))
+        self._device = Devices(self).look("foo")
+        self._up = True
+
+    def batch(self, requests: Sequence[Request]) -> list[Ack]:
+        assert self._device is not None
+        if self._up and list(requests) == [links.rename(self._device.index, DEV)]:
+            return [Ack(errno.EBUSY)]
+        self._up = self._up and links.set_down(self._device.index) not in requests
+        return super().batch(requests)
+
+
+def test_a_device_is_renamed_even_where_that_takes_it_down(space: Namespace) -> None:
+    space.run(f"ip link set {DEV} name foo")
+    conversation = Elder(space)
+    op = Put(LINK, replace(LINK, misnamed="foo"))
+    try:
+        ((_, ack),) = Writer(conversation, space.name).carry_out([op])
+    finally:
+        conversation.close()
+    assert ack.code == 0
+    assert observed(space)[LINK.key] == LINK
+    assert ROUTE.key not in observed(space)
+
+
+def test_a_renamed_device_that_is_gone_is_said_to_be(space: Namespace) -> None:
+    (ack,) = carry_out(space, [Put(LINK, replace(LINK, misnamed="foo"))])
+    assert ack.code == errno.ENODEV
+
+
+def test_a_stray_of_a_scope_we_never_make_goes_whether_or_not_another_route_is_there(space: Namespace) -> None:
+    space.run(f"ip route add 10.2.70.0/24 dev {DEV} scope global")
+    space.run(f"ip route prepend 10.2.2.0/24 dev {DEV} scope global")
+    strays = [item for item in observed(space).values() if isinstance(item, Route) and item.stray]
+    assert len(strays) == 2
+    assert carry_out(space, [Cut(item) for item in strays]) == [Ack(0)] * 2
+    assert observed(space) == WANT

@@ -51,9 +51,12 @@ def following(
     sleep: Sleeps | None = None,
     jitter: Callable[[float], float] = lambda seconds: seconds,
     relist_every: float = 300.0,
+    first: Snapshot | None = None,
 ) -> AsyncGenerator[News, None]:
     loop = asyncio.get_running_loop()
-    return follow(store, clock=loop.time, sleep=sleep or Sleeps(), jitter=jitter, relist_every=relist_every)
+    return follow(
+        store, clock=loop.time, sleep=sleep or Sleeps(), jitter=jitter, relist_every=relist_every, first=first
+    )
 
 
 async def take(feed: AsyncGenerator[News, None], count: int) -> list[News]:
@@ -86,6 +89,31 @@ def test_list_comes_first_and_then_what_happens_after_it() -> None:
             assert await take(feed, 1) == [Changes(3, (TWO,))]
             data.delete("10.2.1.0-24")
             assert await take(feed, 1) == [Changes(4, (Removed(ONE.subnet),))]
+
+    run_jumping(scenario())
+
+
+def test_a_list_the_caller_has_already_is_not_asked_for_again() -> None:
+    async def scenario() -> None:
+        data = with_one()
+        store = MemoryStore(data)
+        first = await store.leases()
+        data.put("10.2.2.0-24", VALUE)
+        async with aclosing(following(store, first=first)) as feed:
+            assert await take(feed, 2) == [first, Changes(3, (TWO,))]
+
+    run_jumping(scenario())
+
+
+def test_a_list_too_old_to_watch_from_is_replaced_by_a_new_one() -> None:
+    async def scenario() -> None:
+        data = with_one()
+        store = MemoryStore(data)
+        first = await store.leases()
+        data.put("10.2.2.0-24", VALUE)
+        data.compact()
+        async with aclosing(following(store, first=first)) as feed:
+            assert await take(feed, 2) == [first, Snapshot(3, (ONE, TWO))]
 
     run_jumping(scenario())
 

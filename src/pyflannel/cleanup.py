@@ -1,0 +1,136 @@
+"""Taking everything of ours off this host, and nothing else.
+
+What is ours
+  * vxlan devices called ``flannel.<VNI>`` or ``flannel-v6.<VNI>``, of the configured network or of one remembered in
+    the state directory, with all that is on them, and those of them that somebody renamed.  A device under such a name
+    which is no vxlan device is somebody's and stays.
+  * our chains in the firewall, in both address families, and every rule that leads to them;
+  * subnet.env and the files in the state directory, and what a write that was cut short left beside them.
+
+Not among it: our lease, which other hosts go by, and which runs out by itself; what Docker was told; directories.
+
+The files go last, and only once the devices are gone: they are how the next clean-up would know which to look for.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pyflannel import identity
+from pyflannel.diff import Cut
+from pyflannel.firewall.iptables import Fault, parse_save, removal
+from pyflannel.identity import remembered_macs
+from pyflannel.linux.kernel import LinuxKernel
+from pyflannel.linux.xtables import FirewallError, Xtables
+from pyflannel.settings import Settings
+from pyflannel.state import Identity, Link, Mac, Misfit, Scope, State
+
+FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
+STATE_FILES: Final = (identity.FILE,)
+"""All that we keep in the state directory."""
+_NAME: Final = re.compile(r"flannel(?:-v6)?\.(0|[1-9][0-9]{0,7})")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What there is of ours on this host."""
+
+    devices: tuple[Link | Misfit, ...] = ()
+    firewall: tuple[tuple[Literal[4, 6], tuple[Fault, ...]], ...] = ()
+    """By address family; those that have nothing of ours are not there."""
+    files: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What stays although it might be taken for ours, and what could not be looked at because nothing is there."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to remove."""
+        return bool(self.devices or self.firewall or self.files)
+
+
+async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
+    """Look for what is ours; ``configured`` are the devices of the network as it is configured now.
+
+    ``KernelError`` or ``FirewallError`` if it cannot be looked for.
+    """
+    remembered = remembered_macs(Path(settings.state_dir))
+    names = {name for name in (*remembered, *configured) if _NAME.fullmatch(name)}
+    with LinuxKernel() as kernel:
+        devices, spared = sort_out(kernel.observe(scope(names, remembered)))
+    firewall: list[tuple[Literal[4, 6], tuple[Fault, ...]]] = []
+    absent: list[str] = []
+    for family in FAMILIES:
+        if shutil.which(program := _saver(family)) is None:
+            # Nor could an agent have made rules here.
+            absent.append(f"IPv{family} firewall: not looked at, for there is no {program}")
+        elif faults := removal(parse_save(await Xtables(family).observe())):
+            firewall.append((family, faults))
+    return Leftovers(devices, tuple(firewall), tuple(files(settings)), (*spared, *absent))
+
+
+def scope(names: Iterable[str], remembered: Mapping[str, Mac]) -> Scope:
+    """Where to look for devices called ``names``, and for those that no longer are."""
+    found = {name: match for name in names if (match := _NAME.fullmatch(name)) is not None}
+    return Scope(
+        devices=frozenset(found),
+        identities=tuple(
+            Identity(name, int(match[1]), remembered[name]) for name, match in found.items() if name in remembered
+        ),
+    )
+
+
+def sort_out(held: State) -> tuple[tuple[Link | Misfit, ...], tuple[str, ...]]:
+    """The devices to remove, and a remark on each that has a name of ours and stays."""
+    ours: list[Link | Misfit] = []
+    spared: list[str] = []
+    for item in held.values():
+        if isinstance(item, Link) or (isinstance(item, Misfit) and item.kind == "vxlan"):
+            ours.append(item)
+        elif isinstance(item, Misfit):
+            spared.append(f"{item.name} stays: {item.why}")
+    return tuple(ours), tuple(spared)
+
+
+def files(settings: Settings) -> Iterator[Path]:
+    """Those of our files that are there."""
+    state = Path(settings.state_dir)
+    for path in (Path(settings.subnet_file), *(state / name for name in STATE_FILES)):
+        if path.is_file() or path.is_symlink():
+            yield path
+        if path.parent.is_dir():
+            # How ``write_atomic`` calls a file it has not finished.
+            cut_short = re.compile(rf"\.{re.escape(path.name)}[0-9]+")
+            yield from sorted(other for other in path.parent.iterdir() if cut_short.fullmatch(other.name))
+
+
+async def remove(found: Leftovers) -> tuple[str, ...]:
+    """Remove ``found``; returns what could not be removed, one clause each.  What is gone already is no failure."""
+    failures: list[str] = []
+    for family, _ in found.firewall:
+        try:
+            await Xtables(family).remove()
+        except FirewallError as error:
+            failures.append(str(error))
+    with LinuxKernel() as kernel:
+        report = kernel.apply([Cut(device) for device in found.devices])
+    failures += (str(error) for _, error in report.failed)
+    if not report.failed:
+        failures += filter(None, map(_unlink, found.files))
+    return tuple(failures)
+
+
+def _saver(family: Literal[4, 6]) -> str:
+    return "iptables-save" if family == 4 else "ip6tables-save"
+
+
+def _unlink(path: Path) -> str | None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"removing {path}: {error.strerror}"
+    return None

@@ -1,0 +1,50 @@
+"""What counts as ours; that it goes, and nothing else does, is seen on a real kernel in tests/netns/test_plan.py."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from pyflannel.cleanup import Leftovers, files, scope, sort_out
+from pyflannel.settings import Settings
+from pyflannel.state import Address, Identity, Link, Misfit, State, Vxlan
+from tests.support.builders import OWN_MAC
+
+OURS = Link("flannel.1", Vxlan(1, "ens33", IPv4Address("172.16.41.131"), 8472), 1450)
+OLD = Misfit("flannel.2", "it is a vxlan device with l2miss", "vxlan")
+BRIDGE = Misfit("flannel.3", "it is of type bridge, not vxlan", "bridge")
+
+
+def test_only_names_that_are_ours_are_looked_for() -> None:
+    names = ["flannel.1", "flannel-v6.16777215", "eth0", "flannel", "flannel.x", "flannel.01", "flannel.1\n", "cni0"]
+    assert scope(names, {}).devices == {"flannel.1", "flannel-v6.16777215"}
+
+
+def test_a_device_with_the_remembered_address_is_ours_under_any_name() -> None:
+    looked = scope(["flannel.7", "flannel.8"], {"flannel.7": OWN_MAC})
+    assert looked.identities == (Identity("flannel.7", 7, OWN_MAC),)
+
+
+def test_vxlan_devices_go_and_what_is_none_stays_with_a_remark() -> None:
+    on_it = Address("flannel.1", IPv4Interface("10.2.71.0/32"))
+    devices, remarks = sort_out(State([OURS, on_it, OLD, BRIDGE]))
+    assert devices == (OURS, OLD)
+    assert remarks == ("flannel.3 stays: it is of type bridge, not vxlan",)
+
+
+def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> None:
+    run, state = tmp_path / "run", tmp_path / "state"
+    settings = Settings(subnet_file=str(run / "subnet.env"), state_dir=str(state))
+    assert list(files(settings)) == []
+    run.mkdir()
+    state.mkdir()
+    for path in (run / "subnet.env", run / "docker_opts.env", run / "subnet.env.bak", state / "notes"):
+        path.touch()
+    (run / ".subnet.env42").touch()
+    (state / "vtep-macs.json").symlink_to(tmp_path / "gone")
+    assert list(files(settings)) == [run / "subnet.env", run / ".subnet.env42", state / "vtep-macs.json"]
+
+
+def test_remarks_alone_are_nothing_to_remove() -> None:
+    assert not Leftovers(remarks=("flannel.3 stays",)).any
+    assert Leftovers(devices=(OURS,)).any
