@@ -17,8 +17,9 @@ from pyflannel.diff import Cut, Put
 from pyflannel.guard import Guard, Policy
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import choose_macs, own_devices, remember, remembered_macs
-from pyflannel.keeper import Keeper, Tenant, acquire
-from pyflannel.lease.model import Subnet
+from pyflannel.keeper import Keeper, Tenant, acquire, patiently
+from pyflannel.lease.alloc import own_lease
+from pyflannel.lease.model import Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.facts import gather
@@ -56,8 +57,9 @@ class StartFailed(Exception):
 class Agent:
     """The parts of one network, and what passes between them."""
 
-    def __init__(self, settings: Settings, store: Store, network: Network, keeper: Keeper) -> None:
-        """With a lease in hand, and nothing programmed yet."""
+    def __init__(self, settings: Settings, store: Store, network: Network, keeper: Keeper, listed: Snapshot) -> None:
+        """With a lease in hand, and nothing programmed yet; ``listed`` is what the store held just before."""
+        self._listed: Snapshot | None = listed
         self._settings, self._store, self._network, self._keeper = settings, store, network, keeper
         self._rng = random.Random()
         self._kernel = LinuxKernel()
@@ -77,16 +79,19 @@ class Agent:
         with LinuxKernel() as kernel:
             held = kernel.observe(own_devices(backend.devices))
         refuse_foreign_devices(held)
-        macs = choose_macs(backend.devices, held, remembered_macs(state_dir), os.urandom)
+        listed = await patiently("list the leases", store.leases)
+        own = own_lease(config, listed.leases, underlay.public_ip, underlay.public_ipv6)
+        published = backend.published(own) if own is not None else {}
+        macs = choose_macs(backend.devices, published, held, remembered_macs(state_dir), os.urandom)
         remember(state_dir, macs)
         margin = settings.subnet_lease_renew_margin * 60.0
         previous = previous_subnet(Path(settings.subnet_file))
         tenant = Tenant(config, backend.attrs(underlay, macs), previous, margin)
         rng = random.Random()
-        lease = await acquire(store, tenant, rng)
+        lease = await acquire(store, tenant, rng, listed)
         log.info("Lease acquired: %s", lease.subnet)
         network = Network(backend, View(config, underlay, lease.subnet, macs))
-        return cls(settings, store, network, Keeper(store, tenant, lease, rng))
+        return cls(settings, store, network, Keeper(store, tenant, lease, rng), listed)
 
     async def run(self) -> None:
         """Bring the network up, say so, and keep it; for ever."""
@@ -128,9 +133,15 @@ class Agent:
     async def _follow_leases(self) -> None:
         log.info("Watching for new subnet leases")
         clock, uniform = asyncio.get_running_loop().time, self._rng.uniform
+        first, self._listed = self._listed, None
         feed = follow_leases(
-            self._store, clock=clock, sleep=asyncio.sleep, jitter=lambda delay: delay * uniform(0.8, 1.2)
+            self._store,
+            clock=clock,
+            sleep=asyncio.sleep,
+            jitter=lambda delay: delay * uniform(0.8, 1.2),
+            first=first,
         )
+        del first
         async with aclosing(feed):
             async for news in feed:
                 if isinstance(news, Outage):
@@ -199,6 +210,8 @@ class Agent:
             except TimeoutError:
                 pass
             else:
+                # What failed for want of the interface is tried at once, not when its turn comes.
+                self._want_everything()
                 self._reconciler.mark_dirty()
             await asyncio.sleep(HOST_SETTLE)
             self._host_changed.clear()

@@ -14,6 +14,7 @@ However the agent ends, the kernel keeps what it has: traffic goes on, and the n
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,10 @@ CONFIG_POLL: Final = 1.0
 
 def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT (0) or a failure (1); the exit status."""
+    # What is imported stays, and what a list of leases makes is kept as well: looking through all that for garbage,
+    # again and again while thousands of leases are read, takes a fifth of a start.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     return asyncio.run(_run(settings))
 
 

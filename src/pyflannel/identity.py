@@ -1,7 +1,8 @@
 """The MAC addresses peers know our devices by, kept so that a device made anew needs nobody to learn anything.
 
-The order of preference is the order of what peers most probably have in their tables: the address the device has
-now, else the one it had when we last ran, else a new one.
+The order of preference is the order of what peers most probably have in their tables: the address in our lease, else
+the one the device has now, else the one it had when we last ran, else a new one.  So a device that was given another
+address while no agent ran gets the published one back, and one that Go flanneld made and published is taken as it is.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ FILE: Final = "vtep-macs.json"
 
 
 def choose_macs(
-    devices: Iterable[str], observed: State, remembered: dict[str, Mac], random_bytes: Callable[[int], bytes]
+    devices: Iterable[str],
+    published: Mapping[str, Mac],
+    observed: State,
+    remembered: Mapping[str, Mac],
+    random_bytes: Callable[[int], bytes],
 ) -> dict[str, Mac]:
-    """A MAC for each device: observed, remembered or new."""
-    macs: dict[str, Mac] = {}
-    for dev in devices:
-        held = observed.get((Link, dev))
-        if isinstance(held, Link) and held.mac is not None and held.mac.is_unicast:
-            macs[dev] = held.mac
-        else:
-            macs[dev] = remembered.get(dev) or new_mac(random_bytes)
-    return macs
+    """A MAC for each device: published, observed, remembered or new."""
+    return {
+        dev: published.get(dev) or _held(observed, dev) or remembered.get(dev) or new_mac(random_bytes)
+        for dev in devices
+    }
+
+
+def _held(observed: State, dev: str) -> Mac | None:
+    link = observed.get((Link, dev))
+    return link.mac if isinstance(link, Link) and link.mac is not None and link.mac.is_unicast else None
 
 
 def new_mac(random_bytes: Callable[[int], bytes]) -> Mac:

@@ -12,10 +12,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from pyflannel.lease.alloc import Replace, Reuse, Take, choose
-from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Subnet
+from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
 from pyflannel.lease.network import NetworkConfig
 from pyflannel.lease.table import LeaseTable, renew_in
 from pyflannel.store.api import Conflict, Store, Unavailable
@@ -61,22 +62,28 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]]) -> T:
             return answer
 
 
-async def acquire(store: Store, tenant: Tenant, rng: random.Random) -> Lease:
+async def acquire(store: Store, tenant: Tenant, rng: random.Random, listed: Snapshot | None = None) -> Lease:
     """Our lease: the one we have, else the subnet we had, else a free one (compat §3.5).
 
-    Races with other hosts are lost and run again.  ``OutOfSubnets`` if the network is full.
+    ``listed`` is what the caller read of the store a moment ago; the store is asked again only if that is too old to
+    act upon.  Races with other hosts are lost and run again.  ``OutOfSubnets`` if the network is full.
     """
     while True:
+        attempt = partial(_attempt, store, tenant, tenant.previous, rng, listed)
         try:
-            return await patiently("acquire a lease", lambda: _attempt(store, tenant, tenant.previous, rng))
+            return await patiently("acquire a lease", attempt)
         except Conflict as exc:
             log.info("Another host was faster (%s); choosing again", exc)
             # So that hosts which collided once do not march on in step.
             await asyncio.sleep(rng.uniform(0.0, 0.1))
+            listed = None
 
 
-async def _attempt(store: Store, tenant: Tenant, previous: Subnet | None, rng: random.Random) -> Lease:
-    attrs, listed = tenant.attrs, await store.leases()
+async def _attempt(
+    store: Store, tenant: Tenant, previous: Subnet | None, rng: random.Random, listed: Snapshot | None
+) -> Lease:
+    attrs = tenant.attrs
+    listed = listed or await store.leases()
     choice = choose(
         tenant.config,
         listed.leases,
@@ -94,7 +101,7 @@ async def _attempt(store: Store, tenant: Tenant, previous: Subnet | None, rng: r
         case Replace(lease):
             log.warning("Our lease %s does not fit the network configuration any more; giving it back", lease.subnet)
             await store.release(lease)
-            return await _attempt(store, tenant, lease.subnet, rng)
+            return await _attempt(store, tenant, lease.subnet, rng, None)
         case Take(subnet, why):
             log.info("Taking subnet %s", why)
             return await store.create(subnet, attrs, LEASE_TTL)

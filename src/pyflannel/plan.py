@@ -25,7 +25,7 @@ from pyflannel.firewall.iptables import Fault
 from pyflannel.guard import Guard
 from pyflannel.host import Underlay
 from pyflannel.identity import choose_macs, new_mac, own_devices, remembered_macs
-from pyflannel.lease.alloc import Replace, Reuse, Take, choose
+from pyflannel.lease.alloc import Replace, Reuse, Take, choose, own_lease
 from pyflannel.lease.model import Attrs, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
 from pyflannel.linux.kernel import LinuxKernel
@@ -153,7 +153,9 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
         held = kernel.observe(own_devices(backend.devices))
         refuse_foreign_devices(held)
         remembered = remembered_macs(Path(settings.state_dir))
-        macs = choose_macs(backend.devices, held, remembered, bytes)
+        own = own_lease(config, snapshot.leases, underlay.public_ip, underlay.public_ipv6)
+        published = backend.published(own) if own is not None else {}
+        macs = choose_macs(backend.devices, published, held, remembered, bytes)
         attrs = backend.attrs(underlay, macs)
         lease, counted = plan_lease(config, snapshot, attrs, previous_subnet(Path(settings.subnet_file)))
         known = {dev: mac for dev, mac in macs.items() if mac != NEW_MAC}

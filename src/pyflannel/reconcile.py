@@ -22,6 +22,7 @@ from typing import Final
 
 from pyflannel.diff import Op, Put, device, diff, must_rebuild
 from pyflannel.linux.kernel import Kernel, KernelError, Report
+from pyflannel.linux.spelling import spell
 from pyflannel.state import Item, Key, Link, Scope, State
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Reconciler:
             self._dirty.clear()
             self._next_audit = self._clock() + self._pause()
             have = self._kernel.observe(self.scope)
-            ops = diff(State(self._want.values()), have)
+            ops = diff(State.over(self._want), have)
             if not self.complete:
                 ops = tuple(op for op in ops if isinstance(op, Put))
             return await self._apply(self._patience.leave_out(ops))
@@ -103,11 +104,16 @@ class Reconciler:
     async def catch_up(self) -> bool:
         """Audit; if the kernel cannot be read just now, say so, have it tried again soon, and return False."""
         try:
-            await self.audit()
+            report = await self.audit()
         except KernelError as exc:
             log.error("Could not read the kernel's state: %s", exc)
             self._next_audit = self._clock() + BACKOFF[2]
             return False
+        log.debug("Audit: %d operations done, %d failed", len(report.done), len(report.failed))
+        if report.done:
+            said = "; ".join(spell(op) for op in report.done[:SAID_AT_ONCE])
+            more = f"; and {len(report.done) - SAID_AT_ONCE} more" if len(report.done) > SAID_AT_ONCE else ""
+            log.info("Put right in the kernel: %s%s", said, more)
         return True
 
     async def run(self) -> None:
@@ -123,12 +129,18 @@ class Reconciler:
 
     async def patrol(self) -> None:
         """Look every few seconds at what can change without the kernel telling anybody, for ever."""
+        before = State()
         while True:
             await asyncio.sleep(PATROL_EVERY)
-            # A setting that is not there belongs to a kernel without it, and is nothing to repair.
-            held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
-            if any(self._want.get(key, item) != item for key, item in held.items()):
+            try:
+                held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
+            except KernelError:
+                continue
+            # A setting that is not there belongs to a kernel without it, and is nothing to repair; and one that stays
+            # wrong cannot be written, which the last audit has found out.
+            if held != before and any(self._want.get(key, item) != item for key, item in held.items()):
                 self.mark_dirty()
+            before = held
 
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())

@@ -194,6 +194,14 @@ def test_a_device_made_anew_keeps_its_address(host: Host) -> None:
     assert link(host)["address"] == mac
 
 
+def test_a_device_whose_address_was_changed_meanwhile_gets_the_published_one_back(host: Host) -> None:
+    stop(host.started())
+    mac = link(host)["address"]
+    host.space.run("ip link set flannel.1 address 02:00:00:00:00:77")
+    host.started()
+    assert link(host)["address"] == mac == published_mac(host)
+
+
 def test_an_existing_device_is_adopted_with_its_address_and_brought_to_the_configured_mtu(host: Host) -> None:
     host.space.run("ip link add flannel.1 type vxlan id 1 dev ens33 local 172.16.41.131 dstport 8472 nolearning")
     host.space.run("ip link set flannel.1 address 3e:5b:2a:64:7c:0d mtu 1400")

@@ -25,16 +25,20 @@ def never(_count: int) -> bytes:
 
 
 def test_the_address_a_device_has_is_the_one_peers_know() -> None:
-    assert choose_macs(["flannel.1"], device(FOUND), {"flannel.1": KEPT}, never) == {"flannel.1": FOUND}
+    assert choose_macs(["flannel.1"], {}, device(FOUND), {"flannel.1": KEPT}, never) == {"flannel.1": FOUND}
+
+
+def test_the_address_in_our_lease_goes_before_the_one_somebody_gave_the_device() -> None:
+    assert choose_macs(["flannel.1"], {"flannel.1": KEPT}, device(FOUND), {}, never) == {"flannel.1": KEPT}
 
 
 @pytest.mark.parametrize("seen", [State(), device(None), device(Mac(bytes(6)))], ids=["gone", "unknown", "zero"])
 def test_a_device_without_an_address_gets_the_one_it_had(seen: State) -> None:
-    assert choose_macs(["flannel.1"], seen, {"flannel.1": KEPT}, never) == {"flannel.1": KEPT}
+    assert choose_macs(["flannel.1"], {}, seen, {"flannel.1": KEPT}, never) == {"flannel.1": KEPT}
 
 
 def test_a_first_start_makes_an_address() -> None:
-    macs = choose_macs(["flannel.1"], State(), {}, lambda count: b"\xff" * count)
+    macs = choose_macs(["flannel.1"], {}, State(), {}, lambda count: b"\xff" * count)
     assert macs == {"flannel.1": Mac.parse("fe:ff:ff:ff:ff:ff")}
 
 

@@ -61,6 +61,10 @@ class Backend(Protocol):
         """What to publish in our lease."""
         ...
 
+    def published(self, lease: Lease) -> Mapping[str, Mac]:
+        """By which address peers know each of our devices if ``lease`` is ours; empty if it is of no use."""
+        ...
+
     def scope(self, view: View) -> Scope:
         """Which objects of the kernel are this network's."""
         ...

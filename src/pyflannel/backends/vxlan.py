@@ -154,12 +154,19 @@ class Vxlan:
 
     def claims(self, lease: Lease) -> frozenset[Claim]:
         """A VTEP MAC belongs to one host: a second would take over its FDB entry."""
+        return frozenset((family.claim, mac) for family, mac in self._macs(lease))
+
+    def published(self, lease: Lease) -> Mapping[str, Mac]:
+        """The VTEP MAC of each device."""
+        return {family.dev: mac for family, mac in self._macs(lease)}
+
+    def _macs(self, lease: Lease) -> list[tuple[Family, Mac]]:
         if lease.attrs.backend_type != self.type:
-            return frozenset()
+            return []
         try:
-            return frozenset((family.claim, mac) for family, _, mac, _ in self._ends(lease))
+            return [(family, mac) for family, _, mac, _ in self._ends(lease)]
         except Refused:
-            return frozenset()
+            return []
 
     def _ends(self, lease: Lease) -> Iterator[tuple[Family, IPNetwork, Mac, IPAddress]]:
         """For each family in common: the peer's subnet, VTEP MAC and host address."""

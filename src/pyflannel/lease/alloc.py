@@ -80,7 +80,7 @@ def choose(
     such leases the first in the list is meant, as with Go.  ``previous`` is the subnet we held when we last ran: each
     half of it that is free and fits is taken again, so a host keeps its IPv4 subnet when IPv6 is switched on.
     """
-    own = _own_lease(config, leases, public_ip, public_ipv6)
+    own = own_lease(config, leases, public_ip, public_ipv6)
     if own is not None:
         return Reuse(own) if _fits(config, own.subnet) else Replace(own)
     taken = [lease.subnet for lease in leases] + list(_named(unreadable))
@@ -99,9 +99,11 @@ def choose(
     return Take(Subnet(ipv4, ipv6), ", ".join(why))
 
 
-def _own_lease(
+def own_lease(
     config: NetworkConfig, leases: Iterable[Lease], public_ip: IPv4Address | None, public_ipv6: IPv6Address | None
 ) -> Lease | None:
+    """The lease that the host with these addresses has, whether or not it fits the network."""
+
     def is_ours(attrs: Attrs) -> bool:
         if config.ipv4 is not None:
             return public_ip is not None and attrs.public_ip == public_ip

@@ -173,6 +173,11 @@ def test_a_peers_mac_is_its_claim_in_either_spelling() -> None:
     assert backend().claims(peer) == backend().claims(loud) == {("VTEP MAC", OTHER_MAC)}
 
 
+def test_our_own_lease_tells_by_which_address_peers_know_our_device() -> None:
+    assert backend().published(vxlan_lease(mac=OWN_MAC)) == {"flannel.1": OWN_MAC}
+    assert backend().published(replace(vxlan_lease(), attrs=replace(vxlan_lease().attrs, backend_data="{"))) == {}
+
+
 def test_the_options_shape_the_device() -> None:
     chosen = options('"VNI":42,"Port":4789,"GBP":true,"Learning":true,"MTU":9000')
     assert chosen.devices == ("flannel.42",)
