@@ -8,7 +8,7 @@ import logging
 import os
 import random
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from pyflannel.backends.api import Backend, View
 from pyflannel.diff import Cut, Put
 from pyflannel.guard import Guard, Policy
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
-from pyflannel.identity import choose_macs, own_devices, remember, remembered_macs
+from pyflannel.identity import choose_macs, former_devices, own_devices, remember, remembered_macs
 from pyflannel.keeper import Keeper, Tenant, acquire, patiently
 from pyflannel.lease.alloc import own_lease
 from pyflannel.lease.model import Snapshot, Subnet
@@ -54,13 +54,28 @@ class StartFailed(Exception):
     """This host cannot run the agent as it is told to; the message says what a person can do about it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What a start finds out and settles before anything is programmed."""
+
+    network: Network
+    keeper: Keeper
+    """With a lease in hand."""
+    listed: Snapshot
+    """What the store held just before."""
+    former: frozenset[str]
+    """Devices of ours that go once everything is known: the network had another VNI."""
+
+
 class Agent:
     """The parts of one network, and what passes between them."""
 
-    def __init__(self, settings: Settings, store: Store, network: Network, keeper: Keeper, listed: Snapshot) -> None:
-        """With a lease in hand, and nothing programmed yet; ``listed`` is what the store held just before."""
-        self._listed: Snapshot | None = listed
-        self._settings, self._store, self._network, self._keeper = settings, store, network, keeper
+    def __init__(self, settings: Settings, store: Store, footing: Footing) -> None:
+        """Nothing is programmed yet."""
+        self._settings, self._store = settings, store
+        self._network, self._keeper, self._former = footing.network, footing.keeper, footing.former
+        self._listed: Snapshot | None = footing.listed
+        network = footing.network
         self._rng = random.Random()
         self._kernel = LinuxKernel()
         self._events = KernelEvents(muted=[self._kernel.port])
@@ -76,14 +91,16 @@ class Agent:
         """Choose interface and MAC, and acquire a lease with them."""
         underlay = first_underlay(settings, config, backend)
         state_dir = Path(settings.state_dir)
+        remembered = remembered_macs(state_dir, settings.etcd_prefix)
         with LinuxKernel() as kernel:
             held = kernel.observe(own_devices(backend.devices))
+            former = former_devices(kernel.observe(own_devices(remembered)), remembered, backend.devices)
         refuse_foreign_devices(held)
         listed = await patiently("list the leases", store.leases)
         own = own_lease(config, listed.leases, underlay.public_ip, underlay.public_ipv6)
         published = backend.published(own) if own is not None else {}
-        macs = choose_macs(backend.devices, published, held, remembered_macs(state_dir), os.urandom)
-        remember(state_dir, macs)
+        macs = choose_macs(backend.devices, published, held, remembered, os.urandom)
+        remember(state_dir, settings.etcd_prefix, remembered | macs)
         margin = settings.subnet_lease_renew_margin * 60.0
         previous = previous_subnet(Path(settings.subnet_file))
         tenant = Tenant(config, backend.attrs(underlay, macs), previous, margin)
@@ -91,7 +108,7 @@ class Agent:
         lease = await acquire(store, tenant, rng, listed)
         log.info("Lease acquired: %s", lease.subnet)
         network = Network(backend, View(config, underlay, lease.subnet, macs))
-        return cls(settings, store, network, Keeper(store, tenant, lease, rng), listed)
+        return cls(settings, store, Footing(network, Keeper(store, tenant, lease, rng), listed, former))
 
     async def run(self) -> None:
         """Bring the network up, say so, and keep it; for ever."""
@@ -156,13 +173,22 @@ class Agent:
         if self._reconciler.complete:
             await self._reconciler.replan(replan.old, replan.new)
         else:
-            # The first list: whatever of ours stands in the kernel beyond it was left by an earlier run.
-            self._want_everything()
-            self._reconciler.complete = True
-            await self._reconciler.catch_up()
+            await self._take_over()
         self._announce(replan)
         if not self._keeper.recognises(self._network.table):
             self._keeper.look_again()
+
+    async def _take_over(self) -> None:
+        """With everything known: what else of ours stands in the kernel was left by an earlier run, and goes."""
+        network = self._network
+        scope = network.backend.scope(network.view)
+        self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._former))
+        self._reconciler.complete = True
+        if await self._reconciler.catch_up() and self._former:
+            remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.view.macs)
+            # Their routes stood in the way of ours, which can be tried again at once.
+            self._want_everything()
+            self._reconciler.mark_dirty()
 
     def _want_everything(self) -> None:
         self._reconciler.want(self._network.items(), self._network.backend.scope(self._network.view))

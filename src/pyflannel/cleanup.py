@@ -58,7 +58,7 @@ async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
 
     ``KernelError`` or ``FirewallError`` if it cannot be looked for.
     """
-    remembered = remembered_macs(Path(settings.state_dir))
+    remembered = remembered_macs(Path(settings.state_dir), settings.etcd_prefix)
     names = {name for name in (*remembered, *configured) if _NAME.fullmatch(name)}
     with LinuxKernel() as kernel:
         devices, spared = sort_out(kernel.observe(scope(names, remembered)))

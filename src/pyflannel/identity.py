@@ -51,32 +51,48 @@ def own_devices(devices: Iterable[str]) -> Scope:
     return Scope(devices=frozenset(devices))
 
 
-def remembered_macs(state_dir: Path) -> dict[str, Mac]:
-    """What ``remember`` wrote; empty, with a warning where there is something unreadable."""
-    path = state_dir / FILE
+def former_devices(observed: State, remembered: Mapping[str, Mac], devices: Iterable[str]) -> frozenset[str]:
+    """Devices we had under another name, before the VNI was changed, and that nobody made anew since."""
+    return frozenset(dev for dev, mac in remembered.items() if dev not in set(devices) and _held(observed, dev) == mac)
+
+
+def remembered_macs(state_dir: Path, network: str) -> dict[str, Mac]:
+    """What ``remember`` wrote for ``network``; empty, with a warning where there is something unreadable."""
     try:
-        record = json.loads(path.read_text())
-        macs = {str(dev): Mac.parse(text) for dev, text in record.items()}
+        macs = {dev: Mac.parse(text) for dev, text in _read(state_dir).get(network, {}).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as exc:
-        log.warning("Ignoring %s, which should map device names to MAC addresses: %s", path, exc)
+        path = state_dir / FILE
+        log.warning("Ignoring %s, which should map networks to device names to MAC addresses: %s", path, exc)
         return {}
     return {dev: mac for dev, mac in macs.items() if mac.is_unicast}
 
 
-def remember(state_dir: Path, macs: dict[str, Mac]) -> None:
-    """Keep ``macs`` for the next start.  A failure is logged: the network works without."""
-    path = state_dir / FILE
-    merged = remembered_macs(state_dir) | macs
-    if merged == remembered_macs(state_dir):
+def remember(state_dir: Path, network: str, macs: Mapping[str, Mac]) -> None:
+    """Keep ``macs``, and no others, for the next start in ``network``.
+
+    ``network`` is the prefix of its keys: several agents may share a directory.  A failure is logged, and does not
+    hinder anything now.
+    """
+    if remembered_macs(state_dir, network) == macs:
         return
     try:
-        write_atomic(path, record({dev: str(mac) for dev, mac in merged.items()}))
+        write_atomic(state_dir / FILE, record(state_dir, network, {dev: str(mac) for dev, mac in macs.items()}))
     except OSError as exc:
-        log.warning("Could not write %s, so a device made anew will have another MAC address: %s", path, exc)
+        path = state_dir / FILE
+        log.warning("Could not write %s, so a device made anew may have another MAC address: %s", path, exc)
 
 
-def record(macs: Mapping[str, str]) -> str:
-    """The text of the file for these addresses, by device."""
-    return json.dumps(dict(sorted(macs.items()))) + "\n"
+def record(state_dir: Path, network: str, macs: Mapping[str, str]) -> str:
+    """The text of the file once it holds these addresses, by device, for ``network``."""
+    try:
+        kept = _read(state_dir)
+    except (OSError, ValueError, AttributeError, TypeError):
+        kept = {}
+    return json.dumps(kept | {network: dict(macs)}, sort_keys=True) + "\n"
+
+
+def _read(state_dir: Path) -> dict[str, dict[str, str]]:
+    networks = json.loads((state_dir / FILE).read_text())
+    return {str(network): {str(dev): str(mac) for dev, mac in macs.items()} for network, macs in networks.items()}

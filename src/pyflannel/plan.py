@@ -24,7 +24,7 @@ from pyflannel.diff import Op, Put, diff
 from pyflannel.firewall.iptables import Fault
 from pyflannel.guard import Guard
 from pyflannel.host import Underlay
-from pyflannel.identity import choose_macs, new_mac, own_devices, remembered_macs
+from pyflannel.identity import choose_macs, former_devices, new_mac, own_devices, remembered_macs
 from pyflannel.lease.alloc import Replace, Reuse, Take, choose, own_lease
 from pyflannel.lease.model import Attrs, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
@@ -152,7 +152,8 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
     with LinuxKernel() as kernel:
         held = kernel.observe(own_devices(backend.devices))
         refuse_foreign_devices(held)
-        remembered = remembered_macs(Path(settings.state_dir))
+        remembered = remembered_macs(Path(settings.state_dir), settings.etcd_prefix)
+        former = former_devices(kernel.observe(own_devices(remembered)), remembered, backend.devices)
         own = own_lease(config, snapshot.leases, underlay.public_ip, underlay.public_ipv6)
         published = backend.published(own) if own is not None else {}
         macs = choose_macs(backend.devices, published, held, remembered, bytes)
@@ -161,11 +162,14 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
         known = {dev: mac for dev, mac in macs.items() if mac != NEW_MAC}
         network = Network(backend, View(config, underlay, lease.subnet, known))
         network.fold(counted)
-        have = kernel.observe(backend.scope(network.view))
-    kept = {dev: A_NEW_ONE if mac == NEW_MAC else str(mac) for dev, mac in (remembered | macs).items()}
+        scope = backend.scope(network.view)
+        have = kernel.observe(replace(scope, devices=scope.devices | former))
+    kept = {dev: A_NEW_ONE if mac == NEW_MAC else str(mac) for dev, mac in macs.items()}
     texts = {
         settings.subnet_file: render_subnet_env(subnet_env(settings, network)),
-        str(Path(settings.state_dir) / identity.FILE): identity.record(kept),
+        str(Path(settings.state_dir) / identity.FILE): identity.record(
+            Path(settings.state_dir), settings.etcd_prefix, kept
+        ),
     }
     firewall, failures = await Guard(config, lease.subnet, policy(settings)).faults()
     if failures and settings.ip_masq:

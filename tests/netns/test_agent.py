@@ -186,6 +186,20 @@ def test_what_an_earlier_run_left_of_vanished_peers_is_pruned(host: Host) -> Non
     eventually(lambda: "172.16.41.99" not in host.space.run("bridge fdb show dev flannel.1"), "the FDB entry's end")
 
 
+def test_another_vni_takes_the_place_of_the_former_one(host: Host) -> None:
+    write_peer(host, "10.2.41.0-24")
+    first = host.started()
+    eventually(lambda: "10.2.41.0" in host.space.run("ip route show dev flannel.1"), "the route")
+    stop(first)
+    host.space.run("ip link add flannel.9 type vxlan id 9 dev ens33 local 172.16.41.131 dstport 8472")
+    host.configure(CONFIG.replace('"Type":"vxlan"', '"Type":"vxlan","VNI":7'))
+    host.started()
+    eventually(lambda: "10.2.41.0" in host.space.run("ip route show dev flannel.7"), "the route over the new device")
+    names = {entry["ifname"] for entry in host.space.objects("ip -j link")}
+    assert "flannel.1" not in names
+    assert "flannel.9" in names, "a device that is not ours has gone"
+
+
 def test_a_device_made_anew_keeps_its_address(host: Host) -> None:
     stop(host.started())
     mac = link(host)["address"]

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflannel.identity import FILE, choose_macs, new_mac, own_devices, remember, remembered_macs
+from pyflannel.identity import FILE, choose_macs, former_devices, new_mac, own_devices, remember, remembered_macs
 from pyflannel.state import Link, Mac, State, Vxlan
 
+NETWORK = "/coreos.com/network"
 FOUND, KEPT = Mac.parse("02:00:00:00:00:0f"), Mac.parse("02:00:00:00:00:0e")
 
 
@@ -49,42 +50,71 @@ def test_a_new_address_is_always_of_one_host_and_locally_administered(raw: bytes
     assert mac[0] & 0x02
 
 
-def test_what_is_remembered_is_there_at_the_next_start(tmp_path: Path) -> None:
-    remember(tmp_path, {"flannel.1": KEPT})
-    remember(tmp_path, {"flannel-v6.1": FOUND})
-    assert remembered_macs(tmp_path) == {"flannel.1": KEPT, "flannel-v6.1": FOUND}
+def test_what_is_remembered_is_there_at_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT})
+    remember(tmp_path, NETWORK, {"flannel-v6.1": FOUND})
+    assert remembered_macs(tmp_path, NETWORK) == {"flannel-v6.1": FOUND}
+
+
+def test_networks_that_share_a_directory_do_not_mix(tmp_path: Path) -> None:
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT})
+    remember(tmp_path, "/other/network", {"flannel.2": FOUND})
+    assert remembered_macs(tmp_path, NETWORK) == {"flannel.1": KEPT}
+    assert remembered_macs(tmp_path, "/other/network") == {"flannel.2": FOUND}
+    assert remembered_macs(tmp_path, "/third") == {}
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
-    remember(tmp_path, {"flannel.1": KEPT})
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT})
     before = (tmp_path / FILE).stat().st_ino
-    remember(tmp_path, {"flannel.1": KEPT})
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT})
     assert (tmp_path / FILE).stat().st_ino == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"flannel.1": 7}', '{"flannel.1": "nonsense"}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        f'{{"{NETWORK}": 7}}',
+        f'{{"{NETWORK}": {{"flannel.1": 7}}}}',
+        f'{{"{NETWORK}": {{"x": "no"}}}}',
+        "\0",
+    ],
+)
 def test_a_file_that_makes_no_sense_is_passed_over_with_a_warning(
     text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / FILE).write_text(text)
-    assert remembered_macs(tmp_path) == {}
+    assert remembered_macs(tmp_path, NETWORK) == {}
     assert FILE in caplog.text
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT})
+    assert remembered_macs(tmp_path, NETWORK) == {"flannel.1": KEPT}
 
 
 def test_a_group_address_is_not_taken_from_the_file(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps({"flannel.1": "ff:ff:ff:ff:ff:ff"}))
-    assert remembered_macs(tmp_path) == {}
+    (tmp_path / FILE).write_text(json.dumps({NETWORK: {"flannel.1": "ff:ff:ff:ff:ff:ff"}}))
+    assert remembered_macs(tmp_path, NETWORK) == {}
 
 
 def test_a_first_start_has_nothing_to_remember(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert remembered_macs(tmp_path / "none") == {}
+    assert remembered_macs(tmp_path / "none", NETWORK) == {}
     assert caplog.text == ""
 
 
 def test_a_disk_that_refuses_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    remember(tmp_path / "file" / "below", {"flannel.1": KEPT})
+    remember(tmp_path / "file" / "below", NETWORK, {"flannel.1": KEPT})
     assert "another MAC address" in caplog.text
+
+
+def test_a_device_of_another_vni_is_a_former_one_while_it_has_our_address() -> None:
+    remembered = {"flannel.1": KEPT, "flannel.2": FOUND}
+    assert former_devices(device(KEPT), remembered, ["flannel.2"]) == {"flannel.1"}
+    assert former_devices(device(FOUND), remembered, ["flannel.2"]) == frozenset()
+    assert former_devices(State(), remembered, ["flannel.2"]) == frozenset()
+    assert former_devices(device(KEPT), remembered, ["flannel.1", "flannel.2"]) == frozenset()
 
 
 def test_only_our_devices_are_looked_at() -> None:
