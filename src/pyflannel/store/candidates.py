@@ -6,9 +6,14 @@ Why not at once: a client of the API that nobody uses would cost start-up time a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pyflannel.settings import EtcdApi, Settings
 from pyflannel.store.api import Store
+
+if TYPE_CHECKING:
+    from pyflannel.store.etcd2 import Etcd2Store
+    from pyflannel.store.etcd3 import Etcd3Store
 
 
 class Candidates:
@@ -49,18 +54,20 @@ def _local(settings: Settings) -> Store:
 
 
 def _etcd3(settings: Settings) -> Store:
-    from pyflannel.store.endpoints import Credentials, Tls
     from pyflannel.store.etcd3 import Etcd3Store
 
-    user = Credentials(settings.etcd_username, settings.etcd_password) if settings.etcd_username else None
-    tls = Tls(settings.etcd_cafile or None, settings.etcd_certfile or None, settings.etcd_keyfile or None)
-    return Etcd3Store(settings.etcd_endpoints, settings.etcd_prefix, credentials=user, tls=tls)
+    return _opened(Etcd3Store, settings)
 
 
 def _etcd2(settings: Settings) -> Store:
-    from pyflannel.store.endpoints import Credentials, Tls
     from pyflannel.store.etcd2 import Etcd2Store
+
+    return _opened(Etcd2Store, settings)
+
+
+def _opened(client: type[Etcd2Store] | type[Etcd3Store], settings: Settings) -> Store:
+    from pyflannel.store.endpoints import Credentials, Tls
 
     user = Credentials(settings.etcd_username, settings.etcd_password) if settings.etcd_username else None
     tls = Tls(settings.etcd_cafile or None, settings.etcd_certfile or None, settings.etcd_keyfile or None)
-    return Etcd2Store(settings.etcd_endpoints, settings.etcd_prefix, credentials=user, tls=tls)
+    return client(settings.etcd_endpoints, settings.etcd_prefix, credentials=user, tls=tls)
