@@ -129,18 +129,16 @@ class Reconciler:
 
     async def patrol(self) -> None:
         """Look every few seconds at what can change without the kernel telling anybody, for ever."""
-        before = State()
         while True:
             await asyncio.sleep(PATROL_EVERY)
             try:
                 held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
             except KernelError:
                 continue
-            # A setting that is not there belongs to a kernel without it, and is nothing to repair; and one that stays
-            # wrong cannot be written, which the last audit has found out.
-            if held != before and any(self._want.get(key, item) != item for key, item in held.items()):
+            # A setting that is not there belongs to a kernel without it, and is nothing to repair; and one that could
+            # not be written is tried again when its turn comes.
+            if any(self._want.get(key, item) != item and not self._patience.has(key) for key, item in held.items()):
                 self.mark_dirty()
-            before = held
 
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())
@@ -209,6 +207,10 @@ class _Patience:
         early = {key for key, (_, until) in self._waiting.items() if until > now}
         missing = {name for name, key in making.items() if key in early}
         return [op for op in ops if op.item.key not in early and device(op.item) not in missing]
+
+    def has(self, key: Key) -> bool:
+        """Whether this item failed and waits."""
+        return key in self._waiting
 
     def ends(self) -> float:
         """When the first of them is to be tried again; never if nothing failed."""

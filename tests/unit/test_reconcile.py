@@ -212,20 +212,41 @@ def test_marking_dirty_brings_an_audit_at_once() -> None:
     with_bench(scenario)
 
 
-def test_a_setting_that_changes_without_a_word_is_found_out() -> None:
-    async def scenario(bench: Bench) -> None:
+def patrolled(scenario: Callable[[Bench], Coroutine[object, object, None]]) -> None:
+    """Run ``scenario`` while audits and patrol go on, over a kernel that holds all it should."""
+
+    async def run(bench: Bench) -> None:
         await bench.reconciler.audit()
-        bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(lane, name="lane") for lane in (bench.reconciler.run(), bench.reconciler.patrol())
-            ]
-            await asyncio.sleep(5)
+            lanes = [bench.reconciler.run(), bench.reconciler.patrol()]
+            running = [tasks.create_task(lane, name="lane") for lane in lanes]
+            await scenario(bench)
             for lane in running:
                 lane.cancel()
-        assert bench.holds()
 
-    with_bench(scenario)
+    with_bench(run)
+
+
+def test_a_setting_that_changes_without_a_word_is_found_out_each_time() -> None:
+    async def scenario(bench: Bench) -> None:
+        for _ in range(3):
+            bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
+            await asyncio.sleep(5)
+            assert bench.holds()
+
+    patrolled(scenario)
+
+
+def test_a_setting_that_cannot_be_written_is_left_to_its_turn() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.fault = lambda op: errno.EROFS if isinstance(op.item, Sysctl) else None
+        bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
+        await asyncio.sleep(120)
+        written = len(bench.kernel.log)
+        await asyncio.sleep(120)
+        assert len(bench.kernel.log) - written <= 5
+
+    patrolled(scenario)
 
 
 def test_a_kernel_that_cannot_be_read_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
