@@ -94,7 +94,8 @@ class Agent:
         remembered = remembered_macs(state_dir, settings.etcd_prefix)
         with LinuxKernel() as kernel:
             held = kernel.observe(own_devices(backend.devices))
-            former = former_devices(kernel.observe(own_devices(remembered)), remembered, backend.devices)
+            others = own_devices(remembered.keys() - set(backend.devices))
+            former = former_devices(kernel.observe(others), remembered, backend.devices)
         refuse_foreign_devices(held)
         listed = await patiently("list the leases", store.leases)
         own = own_lease(config, listed.leases, underlay.public_ip, underlay.public_ipv6)
