@@ -41,7 +41,7 @@ ON_A_DEVICE: Final = tuple(kind for kind in ORDER if kind is not Link)
 """What goes with the device it is on."""
 
 
-def diff(want: State, have: State) -> tuple[Op, ...]:
+def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
     """The operations that make of ``have`` what ``want`` says, in the order to carry them out.
 
     A device that must be made anew, or goes, takes all that is on it along, and one that changes its MAC its
@@ -52,7 +52,7 @@ def diff(want: State, have: State) -> tuple[Op, ...]:
     where a plan asks for those and for no address at all, it is the next comparison that brings them back.
     """
     losses = dict(_losses(want, have))
-    standing: Mapping[Key, Item] = have
+    standing = have
     if losses:
         standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
     return (*_clearance(standing.values()), *_puts(want, standing), *_cuts(want, standing))
@@ -62,7 +62,7 @@ def satisfies(have: Item, want: Item) -> bool:
     """Whether ``have`` is all that ``want`` asks for."""
     if isinstance(want, Link) and isinstance(have, Link) and want.mac is None:
         return replace(have, mac=None) == want
-    return have == want
+    return have is want or have == want
 
 
 def must_rebuild(want: Link, have: Item) -> bool:
@@ -82,7 +82,7 @@ def device(item: Item) -> str:
     return item.name if isinstance(item, Link | Misfit) else item.dev
 
 
-def _losses(want: State, have: State) -> Iterator[tuple[str, tuple[type[Item], ...]]]:
+def _losses(want: State, have: Mapping[Key, Item]) -> Iterator[tuple[str, tuple[type[Item], ...]]]:
     """For each device that will lose something by itself: its name, and the kinds of item."""
     for key, item in have.items():
         successor = want.get(key)

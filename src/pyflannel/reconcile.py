@@ -95,8 +95,7 @@ class Reconciler:
         async with self._pass:
             self._dirty.clear()
             self._next_audit = self._clock() + self._pause()
-            have = self._kernel.observe(self.scope)
-            ops = diff(State.over(self._want), have)
+            ops = diff(State.over(self._want), self._kernel.compare(self.scope, self._want))
             if not self.complete:
                 ops = tuple(op for op in ops if isinstance(op, Put))
             return await self._apply(self._patience.leave_out(ops))

@@ -252,6 +252,39 @@ class State(Mapping[Key, Item]):
         return "State(\n" + "".join(f"  {item}\n" for item in self._items.values()) + ")"
 
 
+class Likeness(Mapping[Key, Item]):
+    """A state told by how it differs from a known one, so that of thousands of items in both none is held twice.
+
+    Good for as long as the known state does not change.
+    """
+
+    __slots__ = ("_absent", "_known", "_others")
+
+    def __init__(self, items: Iterable[Item], known: Mapping[Key, Item]) -> None:
+        """Collect ``items``; ``DuplicateKey`` if two *different* ones have one key."""
+        self._known, self._absent = known, set(known)
+        self._others: dict[Key, Item] = {}
+        for item in items:
+            key = item.key
+            if (held := self.get(key)) is not None:
+                if held != item:
+                    raise DuplicateKey(held, item)
+            elif known.get(key) == item:
+                self._absent.discard(key)
+            else:
+                self._others[key] = item
+
+    def __getitem__(self, key: Key) -> Item:
+        return self._others[key] if key in self._absent or key not in self._known else self._known[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        yield from (key for key in self._known if key not in self._absent)
+        yield from self._others
+
+    def __len__(self) -> int:
+        return len(self._known) - len(self._absent) + len(self._others)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """By what a device of ours is known should it have lost its name: no other device here has both."""

@@ -80,6 +80,17 @@ def test_what_was_put_is_what_is_observed(world: World) -> None:
     assert world.kernel.observe(SCOPE) == WANT
 
 
+OTHERWISE = changed(
+    replace(ROUTE, metric=7), replace(NEIGHBOUR, mac=LINK6.mac or Mac(bytes(6))), replace(LINK, mtu=1400)
+)
+
+
+@pytest.mark.parametrize("known", [State(), WANT, OTHERWISE], ids=["nothing", "all", "otherwise"])
+def test_a_comparison_holds_what_an_observation_does(world: World, known: State) -> None:
+    reconcile(world, WANT)
+    assert world.kernel.compare(SCOPE, known) == world.kernel.observe(SCOPE)
+
+
 def test_an_empty_scope_holds_nothing(world: World) -> None:
     reconcile(world, WANT)
     assert world.kernel.observe(Scope()) == State()

@@ -11,7 +11,7 @@ Set ``fault`` to make operations fail; read ``log`` to see what was done, one co
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pyflannel.diff import Cut, Op, Put, device, must_rebuild, satisfies
@@ -23,6 +23,7 @@ from pyflannel.state import (
     Address,
     Item,
     Key,
+    Likeness,
     Link,
     Mac,
     Misfit,
@@ -67,6 +68,10 @@ class FakeKernel:
     def observe(self, scope: Scope) -> State:
         """As ``Kernel`` promises."""
         return State(self._inside(scope))
+
+    def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
+        """As ``Kernel`` promises."""
+        return Likeness(self.observe(scope).values(), known)
 
     def apply(self, ops: Sequence[Op]) -> Report:
         """As ``Kernel`` promises."""

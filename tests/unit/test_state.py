@@ -5,7 +5,20 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from pyflannel.state import ORDER, Address, DuplicateKey, FdbEntry, Link, Mac, Misfit, Route, Scope, State, Sysctl
+from pyflannel.state import (
+    ORDER,
+    Address,
+    DuplicateKey,
+    FdbEntry,
+    Likeness,
+    Link,
+    Mac,
+    Misfit,
+    Route,
+    Scope,
+    State,
+    Sysctl,
+)
 from tests.support.kernel_items import DEV, LINK, OURS, WANT, peer
 
 NEIGHBOUR, FDB, ROUTE = peer(2)
@@ -109,3 +122,25 @@ def test_a_state_over_a_dictionary_follows_it() -> None:
 def test_items_of_one_kind_come_with_their_keys() -> None:
     for kind in ORDER:
         assert list(WANT.pairs_of(kind)) == [(item.key, item) for item in WANT.items_of(kind)]
+
+
+def test_a_likeness_is_the_state_it_was_made_of_whatever_was_known() -> None:
+    other = replace(ROUTE, metric=5)
+    for known in (State(), State([ROUTE]), State([replace(ROUTE, via=None), FDB]), WANT):
+        likeness = Likeness([ROUTE, other, NEIGHBOUR], known)
+        assert likeness == State([ROUTE, other, NEIGHBOUR])
+        assert len(likeness) == len(list(likeness)) == 3
+        assert FDB.key not in likeness
+
+
+def test_a_likeness_holds_the_very_items_that_were_known() -> None:
+    assert Likeness([replace(ROUTE)], WANT)[ROUTE.key] is WANT[ROUTE.key]
+
+
+@pytest.mark.parametrize("known", [State(), State([ROUTE]), State([replace(ROUTE, via=None)])])
+@pytest.mark.parametrize("first", [ROUTE, replace(ROUTE, via=None)])
+def test_two_items_of_a_likeness_cannot_fill_one_slot(known: State, first: Route) -> None:
+    second = replace(ROUTE, via=None) if first is ROUTE else ROUTE
+    assert len(Likeness([first, replace(first)], known)) == 1
+    with pytest.raises(DuplicateKey):
+        Likeness([first, second], known)

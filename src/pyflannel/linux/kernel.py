@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -14,7 +14,7 @@ from pyflannel.linux.netns import Netns
 from pyflannel.linux.reader import Reader
 from pyflannel.linux.spelling import spell
 from pyflannel.linux.writer import Writer
-from pyflannel.state import Scope, State
+from pyflannel.state import Item, Key, Likeness, Scope, State
 
 __all__ = [
     "AlreadyThere",
@@ -44,6 +44,10 @@ class Kernel(Protocol):
 
         Where a device has several routes in one slot, all but the first are strays (``Route.stray``).
         """
+        ...
+
+    def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
+        """The same, told by how it differs from ``known``."""
         ...
 
     def apply(self, ops: Sequence[Op]) -> Report:
@@ -86,6 +90,10 @@ class LinuxKernel:
     def observe(self, scope: Scope) -> State:
         """As ``Kernel`` promises; ``KernelError`` if a listing fails or changes all the time."""
         return Reader(self._conversation, self._netns).observe(scope)
+
+    def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
+        """As ``Kernel`` promises; ``KernelError`` as above."""
+        return Reader(self._conversation, self._netns).compare(scope, known)
 
     def apply(self, ops: Sequence[Op]) -> Report:
         """As ``Kernel`` promises."""

@@ -6,18 +6,23 @@ Linux 4.20 it does not, hence every entry is checked once more here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from socket import AF_INET, AF_INET6
+from typing import Final, TypeVar
 
 from pyflannel.linux import addresses, links, neighbours, routes, sysctls
 from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
 from pyflannel.linux.netns import Netns
-from pyflannel.state import Address, Item, Key, Link, Misfit, Route, Scope, State
+from pyflannel.state import Address, Item, Key, Likeness, Link, Misfit, Route, Scope, State
 
-FAMILIES = (AF_INET, AF_INET6)
+T = TypeVar("T")
+
+FAMILIES: Final = (AF_INET, AF_INET6)
+LOOKS: Final = 5
+"""How many times in a row a device may go away while we look."""
 
 
 class Reader:
@@ -30,14 +35,11 @@ class Reader:
 
     def observe(self, scope: Scope) -> State:
         """All that is inside ``scope``; a device that goes away meanwhile is as if it had never been there."""
-        items: list[Item] = []
-        for name in sorted(scope.devices):
-            try:
-                items += self._items(name, scope)
-            except LinkGone:
-                continue
-        items += sysctls.read(sorted(scope.sysctls), self._netns) if scope.sysctls else []
-        return State(items)
+        return self._steadily(lambda: State(self._items(scope)))
+
+    def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
+        """The same, told by how it differs from ``known``."""
+        return self._steadily(lambda: Likeness(self._items(scope), known))
 
     def routes(self, index: int, dev: str, family: int) -> Iterator[Route]:
         """The routes through a device; all but the first that fill one slot are strays."""
@@ -70,16 +72,28 @@ class Reader:
                 return device
         return None
 
-    def _items(self, name: str, scope: Scope) -> list[Item]:
-        device = self.device(name, scope)
-        if device is None:
-            return []
-        link = self.link(device)
-        if isinstance(link, Misfit):
-            return [link]
-        if device.name != name:
-            link = replace(link, name=name, misnamed=device.name)
-        return [link, *self._on(device.index, name, scope)]
+    def _steadily(self, look: Callable[[], T]) -> T:
+        """``look`` until no device goes away meanwhile: the next time it is not there from the beginning."""
+        for _ in range(LOOKS - 1):
+            try:
+                return look()
+            except LinkGone:
+                continue
+        return look()
+
+    def _items(self, scope: Scope) -> Iterator[Item]:
+        for name in sorted(scope.devices):
+            device = self.device(name, scope)
+            if device is None:
+                continue
+            link = self.link(device)
+            if isinstance(link, Misfit):
+                yield link
+                continue
+            yield link if device.name == name else replace(link, name=name, misnamed=device.name)
+            yield from self._on(device.index, name, scope)
+        if scope.sysctls:
+            yield from sysctls.read(sorted(scope.sysctls), self._netns)
 
     def _on(self, index: int, dev: str, scope: Scope) -> Iterator[Item]:
         for body in self._list(f"addresses of {dev}", addresses.query(index)):
