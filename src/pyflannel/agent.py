@@ -7,7 +7,8 @@ import errno
 import logging
 import os
 import random
-from contextlib import aclosing
+from collections.abc import Collection
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,18 +20,19 @@ from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import choose_macs, former_devices, own_devices, remember, remembered_macs
 from pyflannel.keeper import Keeper, Tenant, acquire, patiently
 from pyflannel.lease.alloc import own_lease
-from pyflannel.lease.model import Snapshot, Subnet
+from pyflannel.lease.model import Lease, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.facts import gather
 from pyflannel.linux.kernel import KernelError, LinuxKernel
+from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import Network, Replan
 from pyflannel.outputs import SubnetEnv, read_subnet_env
 from pyflannel.publisher import Publisher
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
-from pyflannel.sighting import Changed, Lost, contradicts
+from pyflannel.sighting import Changed, Lost, Sighting, contradicts
 from pyflannel.state import Item, Misfit, State
 from pyflannel.store.api import Store
 from pyflannel.store.feed import Outage
@@ -74,7 +76,7 @@ class Agent:
         """Nothing is programmed yet."""
         self._settings, self._store = settings, store
         self._network, self._keeper, self._former = footing.network, footing.keeper, footing.former
-        self._listed: Snapshot | None = footing.listed
+        self._listed: Snapshot | None = with_lease(footing.listed, footing.keeper.lease)
         network = footing.network
         self._rng = random.Random()
         self._kernel = LinuxKernel()
@@ -168,6 +170,9 @@ class Agent:
                 if self._complaint.settle("store"):
                     log.info("The store answers again")
                 await self._take_in(self._network.fold(news))
+                if isinstance(news, Snapshot):
+                    del news
+                    give_back()
 
     async def _take_in(self, replan: Replan) -> None:
         """Bring a piece of news into the kernel, then say what it was."""
@@ -185,6 +190,9 @@ class Agent:
         scope = network.backend.scope(network.view)
         self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._former))
         self._reconciler.complete = True
+        with suppress(KernelError):
+            # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
+            self._hear(self._events.heard())
         if await self._reconciler.catch_up() and self._former:
             remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.view.macs)
             # Their routes stood in the way of ours, which can be tried again at once.
@@ -214,17 +222,19 @@ class Agent:
         """What happens in the kernel asks for an audit if it is not what we want; our own doings are what we want."""
         while True:
             try:
-                sightings = await self._events.wait()
+                self._hear(await self._events.wait())
             except KernelError as exc:
                 self._complaint.log(log, logging.ERROR, "events", f"cannot tell what happens in the kernel: {exc}")
                 await asyncio.sleep(EVENTS_RETRY)
-                sightings = (Lost(),)
-            scope = self._reconciler.scope
-            below = {each for each in sightings if isinstance(each, Changed) and each.dev not in scope.devices}
-            if below or Lost() in sightings:
-                self._host_changed.set()
-            if contradicts([each for each in sightings if each not in below], self._reconciler.wanted, scope):
-                self._reconciler.mark_dirty()
+                self._hear([Lost()])
+
+    def _hear(self, sightings: Collection[Sighting]) -> None:
+        scope = self._reconciler.scope
+        below = {each for each in sightings if isinstance(each, Changed) and each.dev not in scope.devices}
+        if below or Lost() in sightings:
+            self._host_changed.set()
+        if contradicts([each for each in sightings if each not in below], self._reconciler.wanted, scope):
+            self._reconciler.mark_dirty()
 
     async def _follow_host(self) -> None:
         """When something happens to the external interface, and now and then, look what has become of it."""
@@ -327,6 +337,12 @@ def refuse_foreign_devices(held: State) -> None:
             raise StartFailed(
                 f"there is a device {item.name} already, and {item.why}: remove it, or choose another Backend.VNI"
             )
+
+
+def with_lease(listed: Snapshot, own: Lease) -> Snapshot:
+    """What the store holds since we wrote our lease, as far as we know."""
+    others = (lease for lease in listed.leases if lease.subnet != own.subnet)
+    return replace(listed, leases=(*others, own))
 
 
 def previous_subnet(path: Path) -> Subnet | None:

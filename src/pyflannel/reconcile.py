@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pyflannel.diff import Op, Put, device, diff, must_rebuild
-from pyflannel.linux.kernel import Kernel, KernelError, Report
+from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
 from pyflannel.state import Item, Key, Link, Scope, State
 
@@ -109,10 +109,7 @@ class Reconciler:
             self._next_audit = self._clock() + BACKOFF[2]
             return False
         log.debug("Audit: %d operations done, %d failed", len(report.done), len(report.failed))
-        if report.done:
-            said = "; ".join(spell(op) for op in report.done[:SAID_AT_ONCE])
-            more = f"; and {len(report.done) - SAID_AT_ONCE} more" if len(report.done) > SAID_AT_ONCE else ""
-            log.info("Put right in the kernel: %s%s", said, more)
+        _tell_done(report.done)
         return True
 
     async def run(self) -> None:
@@ -127,9 +124,15 @@ class Reconciler:
             await asyncio.sleep(SHARE * (self._clock() - began))
 
     async def patrol(self) -> None:
-        """Look every few seconds at what can change without the kernel telling anybody, for ever."""
+        """Look every few seconds at what can change without the kernel telling anybody, for ever.
+
+        So can a slot become free which somebody else's route had taken, on a device of theirs.
+        """
         while True:
             await asyncio.sleep(PATROL_EVERY)
+            if taken := [Put(self._want[key]) for key in self._patience.taken if key in self._want]:
+                async with self._pass:
+                    _tell_done((await self._apply(taken[:SLICE])).done)
             try:
                 held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
             except KernelError:
@@ -184,12 +187,18 @@ class _Patience:
         self._clock = clock
         self._waiting: dict[Key, tuple[int, float]] = {}
         """For each item that failed: how often in a row, and until when to leave it alone."""
+        self.taken: dict[Key, None] = {}
+        """Items whose slot somebody else's object fills, the one that was tried longest ago first."""
 
     def learn(self, done: Iterable[Op], failed: Iterable[tuple[Op, KernelError]]) -> None:
         """Take in what became of a pass."""
         for op in done:
             self._waiting.pop(op.item.key, None)
-        for op, _ in failed:
+            self.taken.pop(op.item.key, None)
+        for op, error in failed:
+            self.taken.pop(op.item.key, None)
+            if isinstance(op, Put) and isinstance(error, AlreadyThere):
+                self.taken[op.item.key] = None
             times = self._waiting.get(op.item.key, (0, 0.0))[0]
             self._waiting[op.item.key] = (times + 1, self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)])
 
@@ -202,6 +211,7 @@ class _Patience:
         # that was not there may well succeed once it is.
         asked = {op.item.key for op in ops if device(op.item) not in making} | set(making.values())
         self._waiting = {key: entry for key, entry in self._waiting.items() if key in asked}
+        self.taken = {key: None for key in self.taken if key in asked}
         now = self._clock()
         early = {key for key, (_, until) in self._waiting.items() if until > now}
         missing = {name for name, key in making.items() if key in early}
@@ -214,6 +224,14 @@ class _Patience:
     def ends(self) -> float:
         """When the first of them is to be tried again; never if nothing failed."""
         return min((until for _, until in self._waiting.values()), default=float("inf"))
+
+
+def _tell_done(done: Sequence[Op]) -> None:
+    """Say what was put right."""
+    if done:
+        said = "; ".join(spell(op) for op in done[:SAID_AT_ONCE])
+        more = f"; and {len(done) - SAID_AT_ONCE} more" if len(done) > SAID_AT_ONCE else ""
+        log.info("Put right in the kernel: %s%s", said, more)
 
 
 def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, TypeAlias
@@ -262,17 +263,22 @@ class Likeness(Mapping[Key, Item]):
 
     def __init__(self, items: Iterable[Item], known: Mapping[Key, Item]) -> None:
         """Collect ``items``; ``DuplicateKey`` if two *different* ones have one key."""
-        self._known, self._absent = known, set(known)
+        self._known = known
+        self._absent: AbstractSet[Key] = known.keys()
         self._others: dict[Key, Item] = {}
+        absent: set[Key] = set()
         for item in items:
             key = item.key
             if (held := self.get(key)) is not None:
                 if held != item:
                     raise DuplicateKey(held, item)
-            elif known.get(key) == item:
-                self._absent.discard(key)
-            else:
+            elif known.get(key) != item:
                 self._others[key] = item
+            else:
+                if self._absent is not absent:
+                    # Not before it is needed: of a kernel that holds nothing yet it would be as large as it gets.
+                    self._absent = absent = set(known)
+                absent.discard(key)
 
     def __getitem__(self, key: Key) -> Item:
         return self._others[key] if key in self._absent or key not in self._known else self._known[key]

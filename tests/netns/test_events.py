@@ -48,11 +48,11 @@ class Stage:
         assert self.kernel.apply(ops).failed == ()
         return ops
 
-    def heard(self) -> tuple[Sighting, ...]:
+    def listen(self) -> tuple[Sighting, ...]:
         """All there is to hear by now."""
-        return loops.run(self._heard())
+        return loops.run(self._listen())
 
-    async def _heard(self) -> tuple[Sighting, ...]:
+    async def _listen(self) -> tuple[Sighting, ...]:
         sightings: list[Sighting] = []
         try:
             while True:
@@ -69,7 +69,7 @@ class Stage:
     def settled(self) -> None:
         """Hear out what goes on by itself in a namespace that was just made."""
         while self.is_woken():
-            self.heard()
+            self.listen()
 
 
 @pytest.fixture
@@ -89,6 +89,13 @@ def stage(bare: Stage) -> Stage:
     bare.events.watch(SCOPE, ["eth0"])
     bare.settled()
     return bare
+
+
+def test_what_was_heard_so_far_can_be_had_without_waiting(stage: Stage) -> None:
+    assert stage.events.heard() == ()
+    stage.space.run(f"ip link set {DEV} mtu 1400")
+    assert Seen(replace(LINK, mtu=1400)) in stage.events.heard()
+    assert stage.events.heard() == ()
 
 
 DEEDS: list[tuple[str, Sighting]] = [
@@ -134,7 +141,7 @@ MENDABLE = [(command, expected) for command, expected in DEEDS if "docker0" not 
 @pytest.mark.parametrize(("command", "expected"), DEEDS, ids=[command for command, _ in DEEDS])
 def test_what_somebody_does_to_us_is_heard_and_news(stage: Stage, command: str, expected: Sighting) -> None:
     stage.space.run(command)
-    sightings = stage.heard()
+    sightings = stage.listen()
     assert expected in sightings
     assert contradicts(sightings, WANT, SCOPE)
 
@@ -142,13 +149,13 @@ def test_what_somebody_does_to_us_is_heard_and_news(stage: Stage, command: str, 
 @pytest.mark.parametrize(("command", "expected"), MENDABLE, ids=[command for command, _ in MENDABLE])
 def test_putting_it_right_is_no_news_for_long(stage: Stage, command: str, expected: Sighting) -> None:
     stage.space.run(command)
-    assert expected in stage.heard()
+    assert expected in stage.listen()
     ops = stage.bring_about(WANT)
     anew = makes_device(ops)
-    assert anew or not contradicts(stage.heard(), WANT, SCOPE)
-    stage.heard()
+    assert anew or not contradicts(stage.listen(), WANT, SCOPE)
+    stage.listen()
     assert stage.bring_about(WANT) == ()
-    assert stage.heard() == ()
+    assert stage.listen() == ()
 
 
 def makes_device(ops: tuple[Op, ...]) -> bool:
@@ -162,35 +169,35 @@ def makes_device(ops: tuple[Op, ...]) -> bool:
 def test_a_device_that_was_down_for_a_moment_is_news(stage: Stage) -> None:
     stage.space.run(f"ip link set {DEV} down")
     stage.space.run(f"ip link set {DEV} up")
-    assert contradicts(stage.heard(), WANT, SCOPE)
+    assert contradicts(stage.listen(), WANT, SCOPE)
     assert ROUTE in {op.item for op in stage.bring_about(WANT)}
 
 
 def test_a_device_made_anew_by_somebody_is_looked_at_and_listened_to(stage: Stage) -> None:
     stage.space.run(f"ip link delete {DEV}")
     stage.space.run(spell(Put(LINK)))
-    assert Changed(DEV) in stage.heard()
+    assert Changed(DEV) in stage.listen()
     assert stage.bring_about(WANT)
-    stage.heard()
+    stage.listen()
     stage.space.run("ip route del 10.2.2.0/24")
-    assert stage.heard() == (Gone(ROUTE),)
+    assert stage.listen() == (Gone(ROUTE),)
 
 
 def test_a_device_of_another_kind_under_our_name_is_news(stage: Stage) -> None:
     stage.space.run(f"ip link delete {DEV}")
-    stage.heard()
+    stage.listen()
     stage.space.run(f"ip link add {DEV} type bridge")
-    assert contradicts(stage.heard(), WANT, SCOPE)
+    assert contradicts(stage.listen(), WANT, SCOPE)
 
 
 def test_a_renamed_device_is_listened_to_under_any_name(stage: Stage) -> None:
     stage.space.run(f"ip link set {DEV} name foo")
-    stage.heard()
+    stage.listen()
     stage.space.run("ip route del 10.2.2.0/24")
-    assert stage.heard() == (Gone(ROUTE),)
+    assert stage.listen() == (Gone(ROUTE),)
     stage.events.watch(SCOPE)
     stage.space.run("ip route del 10.2.3.0/24")
-    assert stage.heard() == (Gone(peer(3)[2]),)
+    assert stage.listen() == (Gone(peer(3)[2]),)
 
 
 @pytest.mark.parametrize(
@@ -206,25 +213,25 @@ def test_a_renamed_device_is_listened_to_under_any_name(stage: Stage) -> None:
 )
 def test_a_change_of_the_underlay_is_heard(stage: Stage, command: str) -> None:
     stage.space.run(command)
-    assert Changed("eth0") in stage.heard()
+    assert Changed("eth0") in stage.listen()
 
 
 def test_an_underlay_made_anew_is_heard_and_listened_to(stage: Stage) -> None:
     stage.space.run("ip link delete eth0")
-    stage.heard()
+    stage.listen()
     stage.space.run("ip link add eth0 type veth peer name eth0-far")
-    assert Changed("eth0") in stage.heard()
+    assert Changed("eth0") in stage.listen()
     stage.space.run("ip address add 192.0.2.1/24 dev eth0")
-    assert stage.heard() == (Changed("eth0"),)
+    assert stage.listen() == (Changed("eth0"),)
 
 
 def test_what_is_repeated_of_the_underlay_is_no_news(stage: Stage) -> None:
     lifetimes = "valid_lft forever preferred_lft forever"
     stage.space.run(f"ip address change 192.0.2.1/24 dev eth0 {lifetimes}")
-    stage.heard()
+    stage.listen()
     stage.space.run(f"ip address change 192.0.2.1/24 dev eth0 {lifetimes}")
     stage.space.run("ip link set eth0 alias wan")
-    assert stage.heard() == ()
+    assert stage.listen() == ()
 
 
 def test_what_others_do_elsewhere_wakes_nobody(stage: Stage) -> None:
@@ -252,7 +259,7 @@ def test_a_thousand_containers_coming_and_going_wake_nobody(stage: Stage) -> Non
     stage.space.run("ip link delete group 7")
     assert not stage.is_woken()
     stage.space.run("ip route del 10.2.2.0/24")
-    assert stage.heard() == (Gone(ROUTE),)
+    assert stage.listen() == (Gone(ROUTE),)
 
 
 def test_our_own_doings_wake_nobody_but_for_devices_and_forwarding_entries(stage: Stage) -> None:
@@ -263,9 +270,9 @@ def test_our_own_doings_wake_nobody_but_for_devices_and_forwarding_entries(stage
         left: dict[Key, Item] = {key: item for key, item in WANT.items() if type(item) not in kinds}
         for want in (State(left.values()), WANT):
             stage.bring_about(want)
-            assert [item for item in muted.heard() if not isinstance(item, Gone)] == []
+            assert [item for item in muted.listen() if not isinstance(item, Gone)] == []
         stage.space.run("ip route del 10.2.2.0/24")
-        assert muted.heard() == (Gone(ROUTE),)
+        assert muted.listen() == (Gone(ROUTE),)
 
 
 def test_an_overrun_is_said_and_listening_goes_on(bare: Stage) -> None:
@@ -273,10 +280,10 @@ def test_an_overrun_is_said_and_listening_goes_on(bare: Stage) -> None:
         deaf = replace(bare, events=events)
         events.watch(SCOPE)
         bare.bring_about(WANT)
-        assert Lost() in deaf.heard()
-        assert deaf.heard() == ()
+        assert Lost() in deaf.listen()
+        assert deaf.listen() == ()
         bare.space.run("ip route del 10.2.2.0/24")
-        assert deaf.heard() == (Gone(ROUTE),)
+        assert deaf.listen() == (Gone(ROUTE),)
 
 
 def test_giving_up_waiting_loses_nothing(stage: Stage) -> None:
@@ -299,11 +306,11 @@ def test_whatever_we_bring_about_is_followed_by_silence(bare: Stage) -> None:
     def law(want: State) -> None:
         ops = diff(want, bare.kernel.observe(PLANS))
         failed = bare.kernel.apply(ops).failed
-        sightings = bare.heard()
+        sightings = bare.listen()
         # Such as a gateway that is an address of ours on another device.
         assume(not failed)
         assert makes_device(ops) or not contradicts(sightings, want, PLANS)
         assert bare.bring_about(want, PLANS) == ()
-        assert not contradicts(bare.heard(), want, PLANS)
+        assert not contradicts(bare.listen(), want, PLANS)
 
     law()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from pyflannel.diff import Cut, Op, Put
 from pyflannel.lease.model import Lease
 from pyflannel.linux.kernel import KernelError
-from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, Reconciler
+from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, PATROL_EVERY, Reconciler
 from pyflannel.state import FdbEntry, Item, Link, Mac, Route, Scope, State, Sysctl
 from tests.support.builders import OTHER_MAC, backend, underlay, view, vxlan_lease
 from tests.support.fake_kernel import FakeKernel, Hardware
@@ -233,6 +234,42 @@ def test_a_setting_that_changes_without_a_word_is_found_out_each_time() -> None:
             bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
             await asyncio.sleep(5)
             assert bench.holds()
+
+    patrolled(scenario)
+
+
+def test_a_route_takes_its_slot_as_soon_as_somebody_elses_route_has_left_it() -> None:
+    route = next(item for item in peer_items(PEER) if isinstance(item, Route))
+    theirs = replace(route, dev="ens33", via=None, onlink=False)
+
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.replan((), peer_items(PEER))
+        for length in (1, 70, 200):
+            bench.kernel.remove(route)
+            bench.kernel.intrude(theirs)
+            bench.reconciler.mark_dirty()
+            await asyncio.sleep(length)
+            assert theirs in bench.kernel.items
+            assert route not in bench.kernel.items
+            bench.kernel.remove(theirs)
+            await asyncio.sleep(PATROL_EVERY + 0.1)
+            assert bench.holds(*peer_items(PEER))
+
+    patrolled(scenario)
+
+
+def test_a_peer_that_left_while_its_slot_was_taken_is_not_brought_back() -> None:
+    route = next(item for item in peer_items(PEER) if isinstance(item, Route))
+    theirs = replace(route, dev="ens33", via=None, onlink=False)
+
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.intrude(theirs)
+        await bench.reconciler.replan((), peer_items(PEER))
+        await asyncio.sleep(60)
+        await bench.reconciler.replan(peer_items(PEER), ())
+        bench.kernel.remove(theirs)
+        await asyncio.sleep(60)
+        assert bench.holds()
 
     patrolled(scenario)
 

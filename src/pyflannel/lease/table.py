@@ -59,7 +59,7 @@ class LeaseTable:
         known = self._leases
         self.revision = snapshot.revision
         self._unreadable, self._keys = {}, {}
-        self._leases = {lease.subnet: lease for lease in snapshot.leases}
+        self._leases = {lease.subnet: _kept(known.get(lease.subnet), lease) for lease in snapshot.leases}
         for record in snapshot.unreadable:
             subnet = self._mark(record)
             if subnet is not None and subnet in known:
@@ -106,6 +106,11 @@ class LeaseTable:
             elif old is None or new != old or new.created != old.created:
                 put.append(new)
         return Delta(tuple(put), tuple(gone))
+
+
+def _kept(old: Lease | None, new: Lease) -> Lease:
+    """The object we had if it is as good as the new one: others hold it as well, and would hold it besides."""
+    return old if old == new and old.created == new.created and old.modified == new.modified else new
 
 
 def renew_in(ttl: float, margin: float, jitter: float) -> float:

@@ -114,19 +114,11 @@ class KernelEvents:
         """
         while True:
             await self._readable()
-            if sightings := self._read():
+            if sightings := self.heard():
                 return sightings
 
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(self._socket, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(self._socket)
-
-    def _read(self) -> tuple[Sighting, ...]:
+    def heard(self) -> tuple[Sighting, ...]:
+        """The same without waiting: nothing, if nothing was seen."""
         sightings: list[Sighting] = []
         for _ in range(AT_ONCE):
             try:
@@ -144,6 +136,15 @@ class KernelEvents:
                 for message in messages(datagram):
                     sightings += self._sightings(message)
         return tuple(sightings)
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._socket, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(self._socket)
 
     def _attach(self) -> None:
         names = self._scope.devices | self._others

@@ -59,10 +59,11 @@ async def follow(
     while True:
         try:
             snapshot, first = first or await store.leases(), None
-            down = False
+            down, revision = False, snapshot.revision
             yield snapshot
+            del snapshot  # thousands of leases, which whoever reads this knows by now
             relist_at = clock() + jitter(relist_every)
-            async with aclosing(_watch(store, snapshot.revision)) as watch:
+            async with aclosing(_watch(store, revision)) as watch:
                 async for changes in watch:
                     delay = FIRST_DELAY_S
                     yield changes
