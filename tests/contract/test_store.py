@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import pytest
 
-from pyflannel.lease.model import Attrs, Event, Lease, Removed, Subnet, Unreadable
+from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Subnet, Unreadable
 from pyflannel.lease.wire import decode_attrs, encode_attrs, subnet_name
-from pyflannel.store.api import Conflict, HistoryLost, Store, Unavailable
+from pyflannel.store.api import Conflict, HistoryLost, Record, Store, Unavailable
 from tests.support import embedded_stores, etcd_stores
+from tests.support.etcd_stores import Etcd2Harness, Etcd3Harness
 from tests.support.loops import run
 from tests.support.stores import PREFIX, Harness, Maker
 
@@ -35,10 +36,23 @@ HOST3 = Attrs(IPv4Address("172.16.41.132"), None, "vxlan", '{"VNI":1,"VtepMAC":"
 T = TypeVar("T")
 
 
-@pytest.fixture(params=[pytest.param(maker, id=maker.name, marks=pytest.mark.needs(*maker.needs)) for maker in MAKERS])
+def rows(makers: list[Maker]) -> list[object]:
+    return [pytest.param(maker, id=maker.name, marks=pytest.mark.needs(*maker.needs)) for maker in makers]
+
+
+@pytest.fixture(params=rows(MAKERS))
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     maker: Maker = request.param
     with maker.make(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=rows(etcd_stores.MAKERS))
+def distant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd2Harness | Etcd3Harness]:
+    """A store behind a wire, on which an answer can get lost."""
+    maker: Maker = request.param
+    with maker.make(tmp_path) as made:
+        assert isinstance(made, Etcd2Harness | Etcd3Harness)
         yield made
 
 
@@ -62,14 +76,21 @@ def tell(harness: Harness, story: Callable[[Store], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def watching(store: Store, revision: int) -> AsyncIterator[AsyncIterator[Event]]:
-    """What the watch from ``revision`` says, event by event."""
+async def hearing(store: Store, revision: int) -> AsyncIterator[AsyncIterator[Changes]]:
+    """What the watch from ``revision`` says, signs of life aside."""
     watch = store.watch(revision)
     try:
-        yield (event async for changes in watch for event in changes.events)
+        yield (changes async for changes in watch if changes.events or changes.config is not None)
     finally:
         if isinstance(watch, AsyncGenerator):
             await watch.aclose()
+
+
+@asynccontextmanager
+async def watching(store: Store, revision: int) -> AsyncIterator[AsyncIterator[Event]]:
+    """What the watch from ``revision`` says of leases, event by event."""
+    async with hearing(store, revision) as heard:
+        yield (event async for changes in heard for event in changes.events)
 
 
 async def first_event(store: Store, revision: int) -> Event:
@@ -115,6 +136,94 @@ def test_config_is_no_lease(harness: Harness) -> None:
     harness.write_config("{}")
     snapshot = tell(harness, lambda store: store.leases())
     assert (snapshot.leases, snapshot.unreadable) == ((), ())
+
+
+def test_list_holds_the_config_as_it_is_now(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        assert (await store.leases()).config == ""
+        for text in ('{ "Network": "10.2.0.0/16" }\n', "<ü> & %41"):
+            harness.write_config(text)
+            assert (await store.leases()).config == text
+        made = await store.create(ONE, HOST2, DAY)
+        snapshot = await store.leases()
+        assert (snapshot.leases, snapshot.config) == ((made,), text)
+        harness.delete_config()
+        snapshot = await store.leases()
+        assert (snapshot.leases, snapshot.config) == ((made,), "")
+
+    tell(harness, story)
+
+
+def test_watch_tells_what_becomes_of_the_config_in_order_with_the_leases(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        harness.write_config("before")
+        snapshot = await store.leases()
+        async with hearing(store, snapshot.revision) as heard:
+            harness.write_config("one")
+            changes = await anext(heard)
+            assert (changes.events, changes.config) == ((), "one")
+            one = await store.create(ONE, HOST2, DAY)
+            changes = await anext(heard)
+            assert (changes.events, changes.config) == ((one,), None)
+            harness.delete_config()
+            assert (await anext(heard)).config == ""
+            harness.write_config("two")
+            assert (await anext(heard)).config == "two"
+            revision = (await store.leases()).revision
+            await store.release(one)
+            assert (await anext(heard)).events == (Removed(ONE),)
+        # From the middle on, a watch does not say again what was said before.
+        async with hearing(store, revision) as heard:
+            changes = await anext(heard)
+            assert (changes.events, changes.config) == ((Removed(ONE),), None)
+
+    tell(harness, story)
+
+
+def test_watch_that_comes_late_ends_with_the_config_as_it_is(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        start = (await store.leases()).revision
+        harness.write_config("one")
+        made = await store.create(ONE, HOST2, DAY)
+        harness.delete_config()
+        harness.write_config("two")
+        await store.create(LAST, HOST2, DAY)
+        configs: list[str] = []
+        events: list[Event] = []
+        async with hearing(store, start) as heard:
+            async for changes in heard:
+                configs += [] if changes.config is None else [changes.config]
+                events += changes.events
+                if any(isinstance(event, Lease) and event.subnet == LAST for event in events):
+                    break
+        assert configs[-1] == "two"
+        assert events[:-1] == [made]
+
+    tell(harness, story)
+
+
+BESIDE = ["other", "configuration", "subnets-old/10.2.41.0-24", "subnets/junk/10.2.41.0-24", "subnets/junk/x"]
+
+
+@pytest.mark.parametrize("key", BESIDE)
+def test_key_beside_ours_is_neither_lease_nor_config(harness: Harness, key: str) -> None:
+    async def story(store: Store) -> None:
+        made = await store.create(ONE, HOST2, DAY)
+        start = (await store.leases()).revision
+        harness.write_beside(key)
+        snapshot = await store.leases()
+        assert (snapshot.leases, snapshot.config) == ((made,), "")
+        assert [record.key for record in snapshot.unreadable] in ([], [f"{PREFIX}/{key}"])
+        harness.write_config("{}")
+        await store.create(TWO, HOST3, DAY)
+        async with hearing(store, start) as heard:
+            told = await anext(heard)
+            while not (found := [event for event in told.events if isinstance(event, Lease | Removed)]):
+                assert told.config in (None, "{}")
+                told = await anext(heard)
+        assert found == [Lease(TWO, HOST3)]
+
+    tell(harness, story)
 
 
 # Create and list
@@ -310,6 +419,135 @@ def test_watch_tells_a_reservation_from_a_lease(harness: Harness) -> None:
         ]
 
     tell(harness, story)
+
+
+def test_reserved_subnet_is_listed_and_watched_as_a_reservation(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        start = (await store.leases()).revision
+        made = await store.create(ONE, HOST2, None)
+        assert (made.subnet, made.attrs, made.reservation, made.ttl) == (ONE, HOST2, True, None)
+        (seen,) = (await store.leases()).leases
+        assert (seen, seen.reservation, seen.ttl, seen.modified) == (made, True, None, made.modified)
+        told = await first_event(store, start)
+        assert isinstance(told, Lease)
+        assert (told, told.reservation) == (made, True)
+        with pytest.raises(Conflict):
+            await store.create(ONE, HOST3, None)
+        assert (await store.update(made, HOST3, DAY)).reservation
+
+    tell(harness, story)
+
+
+def test_reservation_outlives_every_ttl(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        ttl = harness.shortest_ttl
+        await store.create(ONE, HOST2, None)
+        lease = await store.create(TWO, HOST3, ttl)
+        assert (await store.set_ttl(lease, None)).reservation
+        await harness.pass_time(2 * ttl)
+        assert set(await listed(store)) == {ONE, TWO}
+
+    tell(harness, story)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"PublicIP":"172.16.41.131"}',
+        '{ "publicip": "172.16.41.131",\n  "Backend\\u0054ype": "vxlan", "BackendData": {"VtepMAC" : ""}, "Age": 7}',
+    ],
+    ids=["short", "odd"],
+)
+def test_lease_becomes_a_reservation_and_a_lease_again_and_says_what_it_said(harness: Harness, value: str) -> None:
+    async def story(store: Store) -> None:
+        harness.write_raw(subnet_name(ONE), value)
+        (found,) = (await store.leases()).leases
+        start = (await store.leases()).revision
+        for ttl in (DAY, None, DAY):
+            given = await store.set_ttl(found, ttl)
+            (found,) = (await store.leases()).leases
+            assert given == found
+            assert (given.created, given.modified) == (found.created, found.modified)
+            assert given.reservation == found.reservation == (ttl is None)
+            assert found.ttl is None or (ttl is not None and 0 < found.ttl <= ttl)
+            assert harness.read_raw(subnet_name(ONE)) == value
+        await store.create(LAST, HOST2, DAY)
+        told = await events_until_last(store, start)
+        assert [(event.subnet, event.reservation) for event in told if isinstance(event, Lease)] == [
+            (ONE, False),
+            (ONE, True),
+            (ONE, False),
+        ]
+        # What was given back is good for the next write.
+        renewed = await store.renew(found, DAY)
+        await store.release(renewed)
+        assert set(await listed(store)) == {LAST}
+
+    tell(harness, story)
+
+
+def test_reservation_that_becomes_a_lease_expires(harness: Harness) -> None:
+    async def story(store: Store) -> None:
+        ttl = harness.shortest_ttl
+        lease = await store.set_ttl(await store.create(ONE, HOST2, None), ttl)
+        assert not lease.reservation
+        async with watching(store, lease.modified) as events:
+            await harness.pass_time(ttl)
+            assert await anext(events) == Removed(ONE)
+
+    tell(harness, story)
+
+
+@pytest.mark.parametrize("ttl", [None, DAY], ids=["reserve", "unreserve"])
+def test_life_of_a_record_changed_or_removed_meanwhile_is_not_touched(harness: Harness, ttl: int | None) -> None:
+    async def story(store: Store) -> None:
+        made = await store.create(ONE, HOST2, None if ttl else DAY)
+        harness.write_raw(subnet_name(ONE), encode_attrs(HOST3))
+        with pytest.raises(Conflict):
+            await store.set_ttl(made, ttl)
+        (found,) = (await store.leases()).leases
+        assert (found.attrs, found.reservation) == (HOST3, True)
+        harness.delete_raw(subnet_name(ONE))
+        with pytest.raises(Conflict):
+            await store.set_ttl(found, ttl)
+        assert (await listed(store)) == {}
+
+    tell(harness, story)
+
+
+# Answers that get lost
+
+
+Deed = Callable[[Store, Lease], Awaitable[Lease | None]]
+DEEDS: dict[str, Deed] = {
+    "create": lambda store, _: store.create(TWO, HOST3, DAY),
+    "reserve": lambda store, _: store.create(TWO, HOST3, None),
+    "update": lambda store, lease: store.update(lease, HOST3, DAY),
+    "set_ttl": lambda store, lease: store.set_ttl(lease, None),
+    "release": lambda store, lease: store.release(lease),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_write_whose_answer_got_lost_is_no_conflict_with_itself(
+    distant: Etcd2Harness | Etcd3Harness, deed: str
+) -> None:
+    async def story(store: Store) -> None:
+        lease = await store.create(ONE, HOST2, DAY)
+        unheard = distant.open_unheard(subnet_name(TWO if deed in ("create", "reserve") else ONE))
+        try:
+            done = await DEEDS[deed](unheard, lease)
+        finally:
+            await unheard.close()
+        after = await listed(store)
+        if done is None:
+            assert after == {}
+        else:
+            assert after[done.subnet] == done
+            assert after[done.subnet].reservation == done.reservation == (deed in ("reserve", "set_ttl"))
+            assert (after[done.subnet].created, after[done.subnet].modified) == (done.created, done.modified)
+
+    tell(distant, story)
 
 
 # Renew and expiry
@@ -594,6 +832,26 @@ def test_end_of_an_unreadable_record_is_no_event_unless_its_key_names_a_subnet(h
     tell(harness, story)
 
 
+# A record in the raw
+
+
+def test_single_record_is_shown_as_its_writer_spelled_it(harness: Harness) -> None:
+    spelled = '{ "publicip": "172.16.41.132" , "Odd": [1, 2] }'
+    harness.write_raw(subnet_name(TWO), spelled)
+
+    async def story(store: Store) -> None:
+        assert await store.inspect(ONE) is None
+        assert await store.inspect(TWO) == Record(spelled, None)
+        await store.create(ONE, HOST2, DAY)
+        shown = await store.inspect(ONE)
+        assert shown is not None
+        assert shown.value == harness.read_raw(subnet_name(ONE))
+        assert shown.ttl is not None
+        assert 0 < shown.ttl <= DAY
+
+    tell(harness, story)
+
+
 # The client
 
 
@@ -626,6 +884,7 @@ def test_store_that_is_down_is_unavailable_and_comes_back(harness: Harness) -> N
             lambda: store.create(TWO, HOST3, DAY),
             lambda: store.update(lease, HOST3, DAY),
             lambda: store.renew(lease, DAY),
+            lambda: store.set_ttl(lease, None),
             lambda: store.release(lease),
         ]
         async with watching(store, lease.created - 1) as events:

@@ -11,7 +11,7 @@ from pyflannel.store.api import Store, Unavailable
 from pyflannel.store.local import LocalStore
 from pyflannel.store.sqlitefile import SQLiteFile
 from tests.support.memory_store import MemoryData, MemoryStore, StoodClock
-from tests.support.stores import PREFIX, Harness, Maker
+from tests.support.stores import LEASE, PREFIX, Harness, Maker
 
 
 class MemoryHarness:
@@ -31,7 +31,16 @@ class MemoryHarness:
         return MemoryStore(self._data, fault=lambda _operation: self._fault)
 
     def write_config(self, text: str) -> None:
-        self._data.config = text
+        self._data.write_config(text)
+
+    def delete_config(self) -> None:
+        self._data.write_config(None)
+
+    def write_beside(self, key: str) -> None:
+        if (name := key.removeprefix("subnets/")) != key:
+            self._data.put(name, LEASE)
+        else:
+            self._data.write_beside()
 
     def write_raw(self, name: str, value: str) -> None:
         self._data.put(name, value)
@@ -89,6 +98,16 @@ class LocalHarness:
 
     def write_config(self, text: str) -> None:
         self._execute("INSERT OR REPLACE INTO config VALUES (?, ?)", PREFIX, text)
+
+    def delete_config(self) -> None:
+        self._execute("DELETE FROM config WHERE prefix = ?", PREFIX)
+
+    def write_beside(self, key: str) -> None:
+        if (name := key.removeprefix("subnets/")) != key:
+            self.write_raw(name, LEASE)
+        else:
+            # The nearest thing that a file has room for: the configuration of a network whose prefix begins with ours.
+            self._execute("INSERT OR REPLACE INTO config VALUES (?, ?)", f"{PREFIX}/{key}", LEASE)
 
     def write_raw(self, name: str, value: str) -> None:
         write_local_record(self._path, PREFIX, name, value)

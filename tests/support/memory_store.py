@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Snapshot, Subnet, Unreadable
 from pyflannel.lease.wire import BadRecord, decode_attrs, encode_attrs, parse_subnet_name, subnet_name
 from pyflannel.store.api import ConfigRecord, Conflict, HistoryLost
+from pyflannel.store.api import Record as RawRecord
 
 HEARTBEAT_S = 20.0
 
@@ -28,7 +29,7 @@ class StoodClock:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One key under ``subnets/``."""
+    """What stands under one key."""
 
     value: str
     created: int
@@ -42,12 +43,25 @@ class MemoryData:
 
     clock: Callable[[], float] = field(default_factory=StoodClock)
     config: str | None = None
+    """Set it with ``write_config`` where watchers are to hear of it."""
     prefix: str = "/coreos.com/network"
     revision: int = 1
     compacted: int = 0
     records: dict[str, Record] = field(default_factory=dict)
-    history: list[tuple[int, str, Record | None]] = field(default_factory=list)
+    history: list[tuple[int, str | None, Record | None]] = field(default_factory=list)
+    """Revision, name below ``subnets/`` or None for the configuration, and what was written or None for a removal."""
     watchers: set[asyncio.Event] = field(default_factory=set)
+
+    def write_config(self, text: str | None) -> None:
+        """Write the configuration as an administrator does; None removes it."""
+        self.revision += 1
+        self.config = text
+        self._log(None, None if text is None else Record(text, self.revision, self.revision, None))
+
+    def write_beside(self) -> None:
+        """Write a key that is neither the configuration nor below ``subnets/``: nothing is to be seen of it."""
+        self.revision += 1
+        self.wake()
 
     def put(self, name: str, value: str, ttl: float | None = None) -> Record:
         """Write a record as anybody may, whatever was there; ``ttl`` None writes a reservation."""
@@ -82,7 +96,7 @@ class MemoryData:
         for watcher in self.watchers:
             watcher.set()
 
-    def _log(self, name: str, record: Record | None) -> None:
+    def _log(self, name: str | None, record: Record | None) -> None:
         self.history.append((self.revision, name, record))
         self.wake()
 
@@ -116,6 +130,7 @@ class MemoryStore:
             self.data.revision,
             tuple(record for record in records if isinstance(record, Lease)),
             tuple(record for record in records if isinstance(record, Unreadable)),
+            self.data.config or "",
         )
 
     async def watch(self, revision: int) -> AsyncGenerator[Changes, None]:
@@ -126,11 +141,11 @@ class MemoryStore:
                 self._meet("watch")
                 if not self.data.compacted <= revision <= self.data.revision:
                     raise HistoryLost(f"revision {revision} cannot be watched from")
-                news = tuple(event for event in self._after(revision) if event is not None)
-                revision = self.data.revision
+                changes = self._after(revision)
+                revision = changes.revision
                 woken.clear()
-                if news:
-                    yield Changes(revision, news)
+                if changes.events or changes.config is not None:
+                    yield changes
                     continue
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):
@@ -140,14 +155,14 @@ class MemoryStore:
         finally:
             self.data.watchers.discard(woken)
 
-    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int) -> Lease:
+    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int | None) -> Lease:
         self._meet("create")
         name = subnet_name(subnet)
         if name in self.data.records:
             raise Conflict(f"{name} exists")
         record = self.data.put(name, encode_attrs(attrs), ttl)
         self._meet("create answered")
-        return Lease(subnet, attrs, record.created, record.modified, ttl=ttl)
+        return Lease(subnet, attrs, record.created, record.modified, ttl=ttl, reservation=ttl is None)
 
     async def update(self, lease: Lease, attrs: Attrs, ttl: int) -> Lease:
         self._meet("update")
@@ -166,12 +181,25 @@ class MemoryStore:
         self._meet("renew answered")
         return replace(lease, ttl=ttl)
 
+    async def set_ttl(self, lease: Lease, ttl: int | None) -> Lease:
+        self._meet("set_ttl")
+        record = self.data.put(subnet_name(lease.subnet), self._current(lease).value, ttl)
+        self._meet("set_ttl answered")
+        return replace(lease, created=record.created, modified=record.modified, ttl=ttl, reservation=ttl is None)
+
     async def release(self, lease: Lease) -> None:
         self._meet("release")
         if subnet_name(lease.subnet) in self.data.records:
             self._current(lease)
             self.data.delete(subnet_name(lease.subnet))
         self._meet("release answered")
+
+    async def inspect(self, subnet: Subnet) -> RawRecord | None:
+        self._meet("inspect")
+        record = self.data.records.get(subnet_name(subnet))
+        if record is None:
+            return None
+        return RawRecord(record.value, None if record.expires is None else record.expires - self.data.clock())
 
     async def close(self) -> None:
         pass
@@ -191,7 +219,7 @@ class MemoryStore:
         left = None if record.expires is None else record.expires - self.data.clock()
         try:
             return Lease(
-                parse_subnet_name(name),
+                _subnet(name),
                 decode_attrs(record.value),
                 record.created,
                 record.modified,
@@ -201,13 +229,28 @@ class MemoryStore:
         except BadRecord as exc:
             return Unreadable(f"{self.data.prefix}/subnets/{name}", str(exc))
 
-    def _after(self, revision: int) -> list[Event | None]:
-        return [self._event(name, record) for at, name, record in self.data.history if at > revision]
+    def _after(self, revision: int) -> Changes:
+        events: list[Event] = []
+        config = None
+        for at, name, record in self.data.history:
+            if at <= revision:
+                continue
+            if name is None:
+                config = "" if record is None else record.value
+            elif (event := self._event(name, record)) is not None:
+                events.append(event)
+        return Changes(self.data.revision, tuple(events), config)
 
     def _event(self, name: str, record: Record | None) -> Event | None:
         if record is not None:
             return self._understand(name, record)
         try:
-            return Removed(parse_subnet_name(name))
+            return Removed(_subnet(name))
         except BadRecord:
             return None
+
+
+def _subnet(name: str) -> Subnet:
+    if "/" in name:
+        raise BadRecord(f"{name} lies below another key")
+    return parse_subnet_name(name)

@@ -16,6 +16,8 @@ from pyflannel.store.api import Store
 
 PREFIX = "/coreos.com/network"
 """The prefix every harness puts its network under."""
+LEASE = '{"PublicIP":"172.16.41.140"}'
+"""What anybody may have written somewhere."""
 
 
 class Harness(Protocol):
@@ -50,6 +52,14 @@ class Harness(Protocol):
 
     def write_config(self, text: str) -> None:
         """Write the record ``<prefix>/config`` as an administrator would."""
+        ...
+
+    def delete_config(self) -> None:
+        """Delete the record ``<prefix>/config``."""
+        ...
+
+    def write_beside(self, key: str) -> None:
+        """Write ``LEASE`` at ``<prefix>/<key>``, where no lease belongs."""
         ...
 
     def write_raw(self, name: str, value: str) -> None:

@@ -95,19 +95,23 @@ Event: TypeAlias = Lease | Removed | Unreadable
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All leases as of one revision of the store."""
+    """All that the store holds of a network, as of one revision."""
 
     revision: int
     leases: tuple[Lease, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    config: str = ""
+    """The text of the network configuration, as it is; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What happened after some revision, oldest first, up to and including ``revision``.
 
-    Empty ``events`` means: nothing happened, but the store is alive and this is its revision.
+    Neither ``events`` nor ``config`` means: nothing happened, but the store is alive and this is its revision.
     """
 
     revision: int
     events: tuple[Event, ...] = ()
+    config: str | None = None
+    """The text of the network configuration if that was written, empty if it was removed; None: neither happened."""

@@ -35,6 +35,16 @@ class ConfigRecord:
     """None: there is no such key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a lease as it stands in the store, for people who want to see it."""
+
+    value: str
+    """The text, as its writer spelled it."""
+    ttl: float | None
+    """Seconds left; None where the store did not say, or for a reservation."""
+
+
 class Store(Protocol):
     """One network's records.  Every method may raise ``Unavailable``; no method waits without bound."""
 
@@ -48,11 +58,11 @@ class Store(Protocol):
         ...
 
     async def leases(self) -> Snapshot:
-        """Every lease, and the revision to watch from."""
+        """Every lease and the configuration, and the revision to watch from."""
         ...
 
     def watch(self, revision: int) -> AsyncIterator[Changes]:
-        """What happens after ``revision``, in order, for as long as the caller iterates.
+        """What happens to leases and configuration after ``revision``, in order, while the caller iterates.
 
         Yields at least every ~30 s (an empty ``Changes`` if nothing happened), so silence means trouble.
         ``HistoryLost`` if that revision can no longer be served; ``Unavailable`` if the connection is lost.
@@ -60,8 +70,8 @@ class Store(Protocol):
         """
         ...
 
-    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int) -> Lease:
-        """Take a free subnet for ``ttl`` seconds; ``Conflict`` if its key exists."""
+    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int | None) -> Lease:
+        """Take a free subnet for ``ttl`` seconds, or reserve it (None: for good); ``Conflict`` if its key exists."""
         ...
 
     async def update(self, lease: Lease, attrs: Attrs, ttl: int) -> Lease:
@@ -78,8 +88,19 @@ class Store(Protocol):
         """
         ...
 
+    async def set_ttl(self, lease: Lease, ttl: int | None) -> Lease:
+        """Make a reservation of a lease (None), or a lease that lives ``ttl`` seconds from now of a reservation.
+
+        What the record says stays, byte for byte.  ``Conflict`` if it was changed or removed since ``lease`` was read.
+        """
+        ...
+
     async def release(self, lease: Lease) -> None:
         """Give the subnet back.  Gone already is success; ``Conflict`` if the record was changed since it was read."""
+        ...
+
+    async def inspect(self, subnet: Subnet) -> Record | None:
+        """The record of ``subnet``, None if there is none.  For people: it may take calls which agents do without."""
         ...
 
     async def close(self) -> None:

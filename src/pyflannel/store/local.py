@@ -4,6 +4,8 @@ Rules of this file
   1. Compare and set happens in one IMMEDIATE transaction.  SQLite's lock is what makes two daemons take turns.
   2. Calls are short and run in the event loop; nothing waits longer than ``sqlitefile.BUSY_S`` for another process.
   3. Whoever notices that a lease has expired deletes it: every writer, and every watcher.
+  4. A watcher writes now and then even if nothing expires, for the time to be noted (see ``sqlitefile``): a machine
+     that is switched off every night must not keep the leases of hosts that are gone for ever.
 
 Names and values are the texts flannel writes to etcd (compat §3.1, §3.2), so records can be carried over as they are.
 """
@@ -20,7 +22,7 @@ from typing import Final
 
 from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Snapshot, Subnet, Unreadable
 from pyflannel.lease.wire import BadRecord, decode_attrs, encode_attrs, parse_subnet_name, subnet_name
-from pyflannel.store.api import ConfigRecord, Conflict, HistoryLost
+from pyflannel.store.api import ConfigRecord, Conflict, HistoryLost, Record
 from pyflannel.store.keys import config_key, subnets_key
 from pyflannel.store.sqlitefile import Pulse, SQLiteFile, boot_id, seconds_since_boot
 
@@ -28,6 +30,8 @@ POLL_S: Final = 0.15
 """How often a watcher looks.  Waking a process costs some 0.2 ms of CPU, the look itself 0.01 ms."""
 HEARTBEAT_S: Final = 20.0
 """How long a watcher says nothing when nothing happens."""
+NOTE_S: Final = 600.0
+"""How often a watcher sees to it that the time is noted: so much of a lease's time, at most, a reboot forgets."""
 
 
 def open_url(url: str, prefix: str) -> LocalStore:
@@ -64,8 +68,7 @@ class LocalStore:
     async def network_config(self) -> ConfigRecord:
         """See ``Store``."""
         with self._file.transaction("reading the network configuration", "DEFERRED") as db:
-            row = db.execute("SELECT text FROM config WHERE prefix = ?", (self._prefix,)).fetchone()
-        return ConfigRecord(f"{self._config_key} in {self.name}", None if row is None else row[0])
+            return ConfigRecord(f"{self._config_key} in {self.name}", self._config(db))
 
     async def write_config(self, text: str) -> None:
         """Set the record ``<prefix>/config``, as an administrator does with etcdctl."""
@@ -77,6 +80,7 @@ class LocalStore:
         now = self._clock()
         with self._file.transaction("listing leases", "DEFERRED") as db:
             revision, _ = _history(db)
+            config = self._config(db)
             rows = db.execute(
                 "SELECT name, value, created, modified, expires FROM lease"
                 " WHERE prefix = ? AND (expires IS NULL OR expires > ?) ORDER BY created",
@@ -90,16 +94,18 @@ class LocalStore:
                 unreadable.append(record)
             else:
                 leases.append(record if expires is None else replace(record, ttl=expires - now))
-        return Snapshot(revision, tuple(leases), tuple(unreadable))
+        return Snapshot(revision, tuple(leases), tuple(unreadable), config or "")
 
     async def watch(self, revision: int) -> AsyncIterator[Changes]:
         """See ``Store``."""
         seen: Pulse | None = None
         expiry = inf
         spoke = self._clock()
+        noted = -inf
         while True:
             now = self._clock()
-            if now >= expiry:
+            if now >= expiry or now - noted >= NOTE_S:
+                noted = now
                 with self._file.transaction("expiring leases", "IMMEDIATE"):
                     pass
             pulse = self._file.pulse("watching leases")
@@ -109,22 +115,22 @@ class LocalStore:
             if pulse != seen:
                 changes, expiry = self._since(revision)
             seen, revision = pulse, changes.revision
-            if changes.events or now - spoke >= HEARTBEAT_S:
+            if changes.events or changes.config is not None or now - spoke >= HEARTBEAT_S:
                 spoke = now
                 yield changes
             await asyncio.sleep(POLL_S)
 
-    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int) -> Lease:
+    async def create(self, subnet: Subnet, attrs: Attrs, ttl: int | None) -> Lease:
         """See ``Store``."""
         name = subnet_name(subnet)
         with self._file.transaction(f"taking {subnet}", "IMMEDIATE") as db:
             done = db.execute(
                 "INSERT OR IGNORE INTO lease (prefix, name, value, ttl, expires) VALUES (?, ?, ?, ?, ?)",
-                (self._prefix, name, encode_attrs(attrs), ttl, self._clock() + ttl),
+                (self._prefix, name, encode_attrs(attrs), ttl, self._expiry(ttl)),
             )
             if not done.rowcount:
                 raise Conflict(f"{self._key(name)} exists already in {self.name}")
-            return Lease(subnet, attrs, *self._revisions(db, name), ttl=ttl)
+            return Lease(subnet, attrs, *self._revisions(db, name), ttl=ttl, reservation=ttl is None)
 
     async def update(self, lease: Lease, attrs: Attrs, ttl: int) -> Lease:
         """See ``Store``."""
@@ -142,6 +148,20 @@ class LocalStore:
         with self._file.transaction(f"renewing {lease.subnet}", "IMMEDIATE") as db:
             return self._extend(db, lease, ttl)
 
+    async def set_ttl(self, lease: Lease, ttl: int | None) -> Lease:
+        """See ``Store``."""
+        name = subnet_name(lease.subnet)
+        with self._file.transaction(f"setting how long {lease.subnet} lives", "IMMEDIATE") as db:
+            # The value is named so that the watchers hear of it.
+            done = db.execute(
+                "UPDATE lease SET value = value, ttl = ?, expires = ? WHERE prefix = ? AND name = ? AND modified = ?",
+                (ttl, self._expiry(ttl), self._prefix, name, lease.modified),
+            )
+            if not done.rowcount:
+                raise self._changed(name)
+            created, modified = self._revisions(db, name)
+        return replace(lease, created=created, modified=modified, ttl=ttl, reservation=ttl is None)
+
     async def release(self, lease: Lease) -> None:
         """See ``Store``."""
         name = subnet_name(lease.subnet)
@@ -150,7 +170,18 @@ class LocalStore:
                 "DELETE FROM lease WHERE prefix = ? AND name = ? AND modified = ?", (self._prefix, name, lease.modified)
             )
             if not done.rowcount and self._revisions(db, name) != (0, 0):
-                raise Conflict(f"{self._key(name)} in {self.name} was changed since it was read")
+                raise self._changed(name)
+
+    async def inspect(self, subnet: Subnet) -> Record | None:
+        """The record as it stands there."""
+        now = self._clock()
+        with self._file.transaction(f"reading the record of {subnet}", "DEFERRED") as db:
+            row: tuple[str, float | None] | None = db.execute(
+                "SELECT value, expires - ? FROM lease"
+                " WHERE prefix = ? AND name = ? AND (expires IS NULL OR expires > ?)",
+                (now, self._prefix, subnet_name(subnet), now),
+            ).fetchone()
+        return None if row is None else Record(*row)
 
     async def close(self) -> None:
         """See ``Store``."""
@@ -159,11 +190,21 @@ class LocalStore:
     def _key(self, name: str) -> str:
         return self._subnets_key + name
 
+    def _changed(self, name: str) -> Conflict:
+        return Conflict(f"{self._key(name)} in {self.name} was changed or removed since it was read")
+
+    def _expiry(self, ttl: int | None) -> float | None:
+        return None if ttl is None else self._clock() + ttl
+
+    def _config(self, db: sqlite3.Connection) -> str | None:
+        row: tuple[str] | None = db.execute("SELECT text FROM config WHERE prefix = ?", (self._prefix,)).fetchone()
+        return None if row is None else row[0]
+
     def _understand(
         self, name: str, value: str, created: int, modified: int, *, reservation: bool
     ) -> Lease | Unreadable:
         try:
-            return Lease(parse_subnet_name(name), decode_attrs(value), created, modified, reservation=reservation)
+            return Lease(_subnet(name), decode_attrs(value), created, modified, reservation=reservation)
         except BadRecord as exc:
             return Unreadable(self._key(name), str(exc))
 
@@ -180,7 +221,7 @@ class LocalStore:
         which = (self._prefix, name, lease.modified)
         found = db.execute("SELECT expires FROM lease WHERE prefix = ? AND name = ? AND modified = ?", which).fetchone()
         if found is None:
-            raise Conflict(f"{self._key(name)} in {self.name} was changed or removed since it was read")
+            raise self._changed(name)
         if found == (None,):
             return replace(lease, ttl=None, reservation=True)
         db.execute(
@@ -201,17 +242,25 @@ class LocalStore:
                 (revision, self._prefix),
             ).fetchall()
             (expiry,) = db.execute("SELECT min(expires) FROM lease WHERE expires IS NOT NULL").fetchone()
-        events = [event for row in rows if (event := self._event(*row)) is not None]
-        return Changes(newest, tuple(events)), inf if expiry is None else expiry
+        events = [event for row in rows if row[0] is not None and (event := self._event(*row)) is not None]
+        config = next((text or "" for name, text, *_ in reversed(rows) if name is None), None)
+        return Changes(newest, tuple(events), config), inf if expiry is None else expiry
 
     def _event(self, name: str, value: str | None, created: int, modified: int, reservation: int) -> Event | None:
         """What one row of the history means; None for the end of a record that never meant anything."""
         if value is not None:
             return self._understand(name, value, created, modified, reservation=bool(reservation))
         try:
-            return Removed(parse_subnet_name(name))
+            return Removed(_subnet(name))
         except BadRecord:
             return None
+
+
+def _subnet(name: str) -> Subnet:
+    """The subnet a record right below ``subnets/`` is about; ``BadRecord`` for what lies deeper, or names none."""
+    if "/" in name:
+        raise BadRecord(f"key {name!a} lies below another: expected one like 10.1.5.0-24")
+    return parse_subnet_name(name)
 
 
 def _history(db: sqlite3.Connection) -> tuple[int, int]:

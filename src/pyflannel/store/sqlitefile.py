@@ -1,10 +1,11 @@
 """The SQLite file behind ``local``: its tables, how it is made, opened and kept whole.
 
 Rules of this file
-  1. The file keeps its own history: triggers number and log every change of a lease, so a record edited with
-     sqlite3(1) reaches the watchers like any other.
-  2. Leases live on the clock that counts from boot, which neither steps nor disagrees between processes.  What an
-     earlier boot left behind lives its whole TTL again, counted from the start of this one.
+  1. The file keeps its own history: triggers number and log every change of a lease or a configuration, so a record
+     edited with sqlite3(1) reaches the watchers like any other.
+  2. Leases live on the clock that counts from boot, which neither steps nor disagrees between processes.  What was
+     left of a lease when a boot ended counts on from the start of the next: the time between the two, which no clock
+     tells, is nobody's loss.  Every writer notes the time, so that a boot's end is known well enough.
   3. Whoever writes deletes what has expired first.
   4. The name of the file stands for one set of tables at a time.  A file that was replaced is opened anew; one that
      was removed is not made again by those who had it open: an emptied disk must not look like an emptied network.
@@ -31,12 +32,19 @@ HISTORY: Final = 10_000
 
 Pulse: TypeAlias = tuple[object, int, int]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _SCHEMA: Final = f"""
 PRAGMA journal_mode = WAL;
-CREATE TABLE boot (id TEXT NOT NULL);
-INSERT INTO boot VALUES ('');
-CREATE TABLE config (prefix TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE boot (
+    id TEXT NOT NULL,
+    clock REAL NOT NULL -- the latest time after that boot which a writer noted
+);
+INSERT INTO boot VALUES ('', 0);
+CREATE TABLE config (
+    prefix TEXT PRIMARY KEY,
+    text TEXT NOT NULL,
+    CHECK (typeof(text) = 'text')
+) WITHOUT ROWID;
 CREATE TABLE lease (
     prefix TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -53,11 +61,20 @@ CREATE INDEX lease_expires ON lease (expires) WHERE expires IS NOT NULL;
 CREATE TABLE change (
     revision INTEGER PRIMARY KEY AUTOINCREMENT,
     prefix TEXT NOT NULL,
-    name TEXT NOT NULL,
+    name TEXT,       -- NULL: the configuration
     value TEXT,      -- NULL: removed
     created INTEGER, -- NULL: by this very change
-    reservation INTEGER NOT NULL
+    reservation INTEGER NOT NULL DEFAULT 0
 );
+CREATE TRIGGER config_created AFTER INSERT ON config BEGIN
+    INSERT INTO change (prefix, value) VALUES (NEW.prefix, NEW.text);
+END;
+CREATE TRIGGER config_updated AFTER UPDATE OF text ON config BEGIN
+    INSERT INTO change (prefix, value) VALUES (NEW.prefix, NEW.text);
+END;
+CREATE TRIGGER config_removed AFTER DELETE ON config BEGIN
+    INSERT INTO change (prefix) VALUES (OLD.prefix);
+END;
 CREATE TRIGGER lease_created AFTER INSERT ON lease BEGIN
     INSERT INTO change (prefix, name, value, reservation)
         VALUES (NEW.prefix, NEW.name, NEW.value, NEW.expires IS NULL);
@@ -70,7 +87,7 @@ CREATE TRIGGER lease_updated AFTER UPDATE OF value ON lease BEGIN
     UPDATE lease SET modified = last_insert_rowid() WHERE prefix = NEW.prefix AND name = NEW.name;
 END;
 CREATE TRIGGER lease_removed AFTER DELETE ON lease BEGIN
-    INSERT INTO change (prefix, name, value, reservation) VALUES (OLD.prefix, OLD.name, NULL, 0);
+    INSERT INTO change (prefix, name) VALUES (OLD.prefix, OLD.name);
 END;
 CREATE TRIGGER change_forgotten AFTER INSERT ON change BEGIN
     DELETE FROM change WHERE revision <= NEW.revision - {HISTORY};
@@ -112,7 +129,9 @@ class SQLiteFile:
             db.execute(f"BEGIN {mode}")
             with db:
                 if mode == "IMMEDIATE":
-                    db.execute("DELETE FROM lease WHERE expires <= ?", (self._clock(),))
+                    now = self._clock()
+                    db.execute("UPDATE boot SET clock = ?", (now,))
+                    db.execute("DELETE FROM lease WHERE expires <= ?", (now,))
                 yield db
 
     def pulse(self, doing: str) -> Pulse:
@@ -201,6 +220,8 @@ def _adopt(db: sqlite3.Connection, boot: str) -> None:
     """Move the leases of an earlier boot onto this boot's clock.  Nobody watches across a boot: history can go."""
     db.execute("BEGIN IMMEDIATE")
     with db:
-        if db.execute("UPDATE boot SET id = ? WHERE id <> ?", (boot, boot)).rowcount:
-            db.execute("UPDATE lease SET expires = ttl WHERE expires IS NOT NULL")
+        (before, ended) = db.execute("SELECT id, clock FROM boot").fetchone()
+        if before != boot:  # else another process was faster
+            db.execute("UPDATE lease SET expires = min(ttl, max(0.0, expires - ?)) WHERE expires IS NOT NULL", (ended,))
             db.execute("DELETE FROM change")
+            db.execute("UPDATE boot SET id = ?, clock = 0", (boot,))

@@ -93,7 +93,7 @@ def test_slashes_too_many_in_the_prefix_do_not_matter(path: Path, spelling: str)
     run(scenario())
 
 
-def test_lease_outlives_a_reboot_with_its_whole_ttl(path: Path) -> None:
+def test_reboot_frees_no_subnet_and_keeps_none_for_ever(path: Path) -> None:
     async def scenario() -> None:
         before = local(path, now=900_000, boot="earlier")
         made = await before.create(ONE, HOST, DAY)
@@ -101,11 +101,49 @@ def test_lease_outlives_a_reboot_with_its_whole_ttl(path: Path) -> None:
         after = local(path, now=60)
         (lease,) = (await after.leases()).leases
         assert (lease, lease.modified, lease.ttl) == (made, made.modified, DAY - 60)
-        await after.renew(lease, DAY)
         await after.close()
-        late = local(path, now=60 + DAY)
+        late = local(path, now=DAY)
         assert (await late.leases()).leases == ()
         await late.close()
+
+    run(scenario())
+
+
+def test_watcher_sees_to_it_that_the_time_is_noted(path: Path) -> None:
+    """Each boot lasts eight hours, in which a watcher looks on and nobody renews: a lease of a day sees three."""
+
+    async def live_through(boot: int) -> float | None:
+        clock = StoodClock(0)
+        store = LocalStore(path, "/docker/network", clock=clock, boot=lambda: f"boot {boot}")
+        if boot == 0:
+            await store.create(ONE, HOST, DAY)
+        await store.write_config("{}")
+        snapshot = await store.leases()
+        watching = watch(store, snapshot.revision - 1)
+        assert (await anext(watching)).config == "{}"
+        clock.now += DAY / 3
+        await anext(watching)
+        await watching.aclose()
+        await store.close()
+        return next((lease.ttl for lease in snapshot.leases), None)
+
+    async def scenario() -> None:
+        assert [await live_through(boot) for boot in range(4)] == [DAY, DAY * 2 / 3, DAY / 3, None]
+
+    run_jumping(scenario())
+
+
+def test_config_reaches_a_watcher_with_the_leases_in_one_piece_of_news(path: Path) -> None:
+    async def scenario() -> None:
+        store, red = local(path), local(path, "/red")
+        await store.write_config("{}")
+        made = await store.create(ONE, HOST, DAY)
+        await red.write_config("[]")
+        assert await anext(watch(store, 0)) == Changes(3, (made,), "{}")
+        assert await anext(watch(red, 0)) == Changes(3, (), "[]")
+        assert (await store.leases()).config == "{}"
+        await store.close()
+        await red.close()
 
     run(scenario())
 

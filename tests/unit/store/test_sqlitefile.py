@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -38,7 +39,8 @@ def add(file: SQLiteFile, name: str, ttl: float | None = None, expires: float | 
 
 
 def test_clock_of_the_machine_counts_from_boot_and_the_boot_has_a_name() -> None:
-    assert 0 < seconds_since_boot() <= seconds_since_boot()
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= seconds_since_boot() <= time.clock_gettime(time.CLOCK_BOOTTIME)
     assert boot_id() == boot_id() != ""
 
 
@@ -123,6 +125,14 @@ def test_hand_that_edits_the_file_cannot_put_nonsense_into_it(tmp_path: Path, va
         db.execute(f"INSERT INTO lease (prefix, name, value, ttl, expires) VALUES ('/n', '10.2.9.0-24', {values})")
 
 
+def test_hand_that_edits_the_file_cannot_make_bytes_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    with opened(path) as file:
+        file.pulse("making it")
+    with closing(sqlite3.connect(path)) as db, pytest.raises(sqlite3.IntegrityError):
+        db.execute("INSERT INTO config VALUES ('/n', X'7b7d')")
+
+
 def test_history_is_bounded(tmp_path: Path) -> None:
     with opened(tmp_path / "leases.db") as file:
         with file.transaction("writing much", "IMMEDIATE") as db:
@@ -133,18 +143,78 @@ def test_history_is_bounded(tmp_path: Path) -> None:
         assert read(file, "SELECT min(revision), max(revision) FROM change") == [(8, HISTORY + 7)]
 
 
-def test_leases_of_an_earlier_boot_live_their_whole_ttl_from_the_start_of_this_one(tmp_path: Path) -> None:
+def test_what_was_left_of_a_lease_when_the_boot_ended_counts_on_from_the_next(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
     with opened(path, now=900_000, boot="earlier") as file:
-        add(file, "lease", 86_400, 900_010)
+        add(file, "old", 86_400, 900_010)
+        add(file, "new", 86_400, 986_400)
         add(file, "reserved")
     with opened(path, now=5) as file:
-        assert read(file, "SELECT name, expires FROM lease ORDER BY name") == [("lease", 86_400), ("reserved", None)]
+        assert read(file, "SELECT name, expires FROM lease ORDER BY name") == [
+            ("new", 86_400),
+            ("old", 10),
+            ("reserved", None),
+        ]
         assert read(file, "SELECT * FROM change") == []
-        add(file, "new", 60, 65)
+        add(file, "newer", 60, 65)
     with opened(path, now=6) as file:
-        assert read(file, "SELECT expires FROM lease WHERE name = 'new'") == [(65,)]
-        assert read(file, "SELECT revision FROM change") == [(3,)]
+        assert read(file, "SELECT expires FROM lease WHERE name = 'newer'") == [(65,)]
+        assert read(file, "SELECT revision FROM change") == [(4,)]
+
+
+def test_every_writer_notes_the_time_and_every_boot_takes_its_share_of_a_lease(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    with opened(path, now=1000, boot="1") as file:
+        add(file, "lease", 100, 1100)
+    with opened(path, now=1030, boot="1") as file:
+        write(file, "SELECT 1")
+    for boot, left in (("2", 70), ("3", 40), ("4", 10)):
+        with opened(path, now=30, boot=boot) as file:
+            assert read(file, "SELECT expires FROM lease") == [(left,)]
+            write(file, "SELECT 1")
+    with opened(path, now=0, boot="5") as file:
+        write(file, "SELECT 1")
+        assert read(file, "SELECT * FROM lease") == []
+
+
+@pytest.mark.parametrize(("expires", "left"), [(1e9, 60), (-1e9, 0)])
+def test_lease_of_an_earlier_boot_lives_neither_longer_than_its_ttl_nor_less_than_not_at_all(
+    tmp_path: Path, expires: float, left: float
+) -> None:
+    path = tmp_path / "leases.db"
+    with opened(path, now=1000, boot="earlier") as file:
+        add(file, "lease", 60, expires)
+    with opened(path, now=0) as file:
+        assert read(file, "SELECT expires FROM lease") == [(left,)]
+
+
+def test_leases_live_by_the_clock_of_the_boot_and_by_no_other(tmp_path: Path) -> None:
+    now = [1000.0]
+    with opened(tmp_path / "leases.db", clock=lambda: now[0]) as file:
+        add(file, "lease", 0.01, 1000.01)
+        # Every other clock of the machine goes on meanwhile; this one stands still.
+        time.sleep(0.05)
+        write(file, "SELECT 1")
+        assert read(file, "SELECT name FROM lease") == [("lease",)]
+        # The machine was suspended for a day: this one goes on, hardly any other does.
+        now[0] += 86_400
+        write(file, "SELECT 1")
+        assert read(file, "SELECT name FROM lease") == []
+
+
+def test_every_change_of_a_configuration_is_numbered_too(tmp_path: Path) -> None:
+    with opened(tmp_path / "leases.db") as file:
+        add(file, "one")
+        write(file, "INSERT INTO config VALUES ('/n', '{}')")
+        write(file, "UPDATE config SET text = '[]'")
+        write(file, "INSERT OR REPLACE INTO config VALUES ('/n', '()')")
+        write(file, "DELETE FROM config")
+        assert read(file, "SELECT revision, prefix, name, value FROM change WHERE revision > 1") == [
+            (2, "/n", None, "{}"),
+            (3, "/n", None, "[]"),
+            (4, "/n", None, "()"),
+            (5, "/n", None, None),
+        ]
 
 
 def test_pulse_changes_with_anybody_s_write_and_only_then(tmp_path: Path) -> None:
@@ -212,8 +282,8 @@ def test_file_of_another_kind_is_left_alone(tmp_path: Path, content: bytes, reas
 def test_file_of_a_newer_format_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "leases.db"
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 2")
-    with opened(path) as file, pytest.raises(Unavailable, match="its format is 2, expected 1"):
+        db.execute("PRAGMA user_version = 3")
+    with opened(path) as file, pytest.raises(Unavailable, match="its format is 3, expected 2"):
         file.pulse("looking")
 
 
