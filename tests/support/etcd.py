@@ -30,14 +30,23 @@ class Etcd:
     """A member, running from the start of the ``with`` block to its end."""
 
     def __init__(
-        self, directory: Path, *, v2: bool = False, arguments: tuple[str, ...] = (), client_tls: Path | None = None
+        self,
+        directory: Path,
+        *,
+        v2: bool = False,
+        arguments: tuple[str, ...] = (),
+        client_tls: Path | None = None,
+        anybody: bool = False,
     ) -> None:
-        """``client_tls``, a directory with ca.pem, server.pem and server.key: clients must show a certificate."""
-        client_port, peer_port = _free_ports(2)
+        """``client_tls``, a directory with ca.pem, server.pem and server.key: clients must speak TLS.
+
+        And show a certificate, unless ``anybody`` may come.
+        """
+        client_port, peer_port = free_ports(2)
         self.port = client_port
         self.url = f"{'https' if client_tls else 'http'}://127.0.0.1:{client_port}"
         self._log = directory / "etcd.log"
-        self._context = None
+        self._client_tls = client_tls
         peer = f"http://127.0.0.1:{peer_port}"
         self._argv = ["etcd", "--name=one", f"--data-dir={directory / 'etcd-data'}", f"--enable-v2={str(v2).lower()}"]
         self._argv += [f"--listen-client-urls={self.url}", f"--advertise-client-urls={self.url}"]
@@ -48,15 +57,9 @@ class Etcd:
         self._ctl = ["etcdctl", f"--endpoints={self.url}"]
         if client_tls is not None:
             ca, server, key = (client_tls / name for name in ("ca.pem", "server.pem", "server.key"))
-            self._argv += [
-                f"--cert-file={server}",
-                f"--key-file={key}",
-                f"--trusted-ca-file={ca}",
-                "--client-cert-auth",
-            ]
+            self._argv += [f"--cert-file={server}", f"--key-file={key}"]
+            self._argv += [] if anybody else [f"--trusted-ca-file={ca}", "--client-cert-auth"]
             self._ctl += [f"--cacert={ca}", f"--cert={server}", f"--key={key}"]
-            self._context = ssl.create_default_context(cafile=ca)
-            self._context.load_cert_chain(server, key)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Etcd:
@@ -130,8 +133,12 @@ class Etcd:
     ) -> bytes:
         """The body of an answer, whatever its status."""
         request = urllib.request.Request(self.url + target, body, dict(headers or {}), method=method)
+        context = None
+        if self._client_tls is not None:
+            context = ssl.create_default_context(cafile=self._client_tls / "ca.pem")
+            context.load_cert_chain(self._client_tls / "server.pem", self._client_tls / "server.key")
         try:
-            with urllib.request.urlopen(request, timeout=_HTTP_S, context=self._context) as answer:
+            with urllib.request.urlopen(request, timeout=_HTTP_S, context=context) as answer:
                 content: bytes = answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -149,7 +156,7 @@ class Etcd:
         self._process.send_signal(number)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:

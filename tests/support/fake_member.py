@@ -9,10 +9,12 @@ async with FakeMember({RANGE: no_leader}) as member:
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
+from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.server import Server, Stream
@@ -41,16 +43,33 @@ def answers(*messages: Message) -> Answering:
 class FakeMember:
     """Lives as long as the ``async with`` block."""
 
-    def __init__(self, answering: Mapping[AnyMethod, Answering]) -> None:
-        """A method that is not in ``answering`` is not offered."""
-        self._server = Server([_Service(answering)], codec=_Codec())
+    def __init__(
+        self,
+        answering: Mapping[AnyMethod, Answering],
+        *,
+        tls: ssl.SSLContext | None = None,
+        pings_every_s: float | None = None,
+    ) -> None:
+        """A method that is not in ``answering`` is not offered.  ``tls``: who does not speak it is not heard."""
+        config = (
+            Configuration()
+            if pings_every_s is None
+            else Configuration(
+                _keepalive_time=pings_every_s,
+                _keepalive_permit_without_calls=True,
+                _http2_max_pings_without_data=0,
+                _http2_min_sent_ping_interval_without_data=pings_every_s,
+            )
+        )
+        self._server = Server([_Service(answering)], codec=_Codec(), config=config)
+        self._tls = tls
         self.url = ""
 
     async def __aenter__(self) -> FakeMember:
-        await self._server.start("127.0.0.1", 0)
+        await self._server.start("127.0.0.1", 0, ssl=self._tls)
         listening = self._server._server
         assert isinstance(listening, asyncio.Server)
-        self.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(

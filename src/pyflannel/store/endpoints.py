@@ -10,11 +10,12 @@ Rules of this file
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,12 @@ CONNECT_S = 3.0
 """Seconds to wait for a connection."""
 CALL_S = 5.0
 """Seconds to wait for an answer."""
+SLOW_S = 1.0
+"""Seconds after which an answer is a slow one: another member is asked first next time."""
+INSIST_S = CALL_S
+"""Seconds for which members that owe an answer are asked again."""
+SERVER_SAYS = "the server says: "
+"""Stands in ``plain_words`` before what the server gave as its reason to end TLS."""
 _DEFAULT_PORT = 2379
 
 T = TypeVar("T")
@@ -118,12 +125,53 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     # Python >= 3.13 refuses certificates that lack extensions which Go, and so every etcd of old, never asked for.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.certfile is not None:
+
+        def no_password() -> str:  # asked for an encrypted key; OpenSSL itself would ask the terminal, and wait
+            raise Unavailable(f"{tls.keyfile or tls.certfile} is encrypted: expected a key without a password")
+
         try:
-            context.load_cert_chain(tls.certfile, tls.keyfile)
+            context.load_cert_chain(tls.certfile, tls.keyfile, no_password)
         except ssl.SSLError as error:
             where = tls.certfile if tls.keyfile is None else f"{tls.certfile} and {tls.keyfile}"
             raise Unavailable(f"no usable pair of certificate and key in {where}: {_ssl_reason(error)}") from error
     return context
+
+
+def own_fault(tls: Tls) -> str:
+    """What may be wrong with how we prove ourselves, when a server hung up on us without a word; empty if nothing.
+
+    Servers rarely say it: etcd closes the connection, or calls any certificate it does not like a bad one.  So OpenSSL
+    judges our certificate the way a server would, with its issuer believed.
+    """
+    if tls.certfile is None:
+        return "we showed no certificate, if it wants one"
+    try:
+        _show_to_ourselves(tls)
+    except ssl.SSLCertVerificationError as error:
+        return f"our own certificate {tls.certfile} is no good: {error.verify_message}"
+    except OSError:
+        return ""
+    return ""
+
+
+def _show_to_ourselves(tls: Tls) -> None:
+    """Shake hands with ourselves in memory; ``SSLCertVerificationError`` if our certificate does not pass."""
+    assert tls.certfile is not None
+    judge, shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for context in (judge, shown):
+        context.load_cert_chain(tls.certfile, tls.keyfile)
+    judge.load_verify_locations(tls.certfile)
+    judge.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    judge.verify_mode = ssl.CERT_REQUIRED
+    shown.check_hostname, shown.verify_mode = False, ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = judge.wrap_bio(there, back, server_side=True)
+    client = shown.wrap_bio(back, there)
+    for side in (client, server, client, server):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
 
 
 def plain_words(error: OSError) -> str:
@@ -142,47 +190,99 @@ def plain_words(error: OSError) -> str:
 
 
 def _ssl_reason(error: ssl.SSLError) -> str:
-    return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
+    words = str(getattr(error, "reason", None) or error).replace("_", " ").lower()
+    # OpenSSL names an alert by the version of TLS that first had it.
+    return re.sub(r"^(sslv3|tlsv1|tlsv13) alert ", SERVER_SAYS, words)
 
 
 class Rotation:
-    """Several members of one etcd, and which of them answered last."""
+    """The members of one etcd, in the order in which they are to be asked.
+
+    First the one that answered last; behind it the others, those that failed last at the end.  So a member that hangs
+    costs its time once, not with every call.
+    """
 
     def __init__(self, api: str, endpoints: Sequence[Endpoint]) -> None:
-        """Begin with the first; ``ValueError`` if there is none."""
+        """In the order given; ``ValueError`` if there is none."""
         if not endpoints:
             raise ValueError(f"{api}: expected at least one endpoint")
         self._api = api
         self._endpoints = tuple(dict.fromkeys(endpoints))
-        self._first = 0
+        self._order = list(self._endpoints)
 
     def __str__(self) -> str:
         """API and addresses, for people."""
         return f"{self._api} at {','.join(map(str, self._endpoints))}"
 
-    async def ask(self, question: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """The first answer to be had, beginning at the endpoint that answered last.
+    async def ask(self, question: Callable[[Endpoint], Awaitable[T]], next_after_s: float | None = None) -> T:
+        """The first answer to be had.
 
         A ``question`` raises ``Unavailable`` for "not here": the next one is asked.  When none is left, ``Unavailable``
         (``NotOffered`` if all said so) tells what came back from each.  Any other exception ends the round.
+
+        With ``next_after_s`` the next one is asked, too, when there was no answer for so many seconds, and then for
+        twice as many; when all were asked, for a while those again that owe an answer.  So a request may be carried out
+        twice, even at the same time.
         """
-        failures: list[Unavailable] = []
-        texts: list[str] = []
-        count = len(self._endpoints)
-        for index in [(self._first + step) % count for step in range(count)]:
-            endpoint = self._endpoints[index]
-            try:
-                answer = await question(endpoint)
-            except Unavailable as failure:
-                failures.append(failure)
-                texts.append(f"{endpoint}: {failure}")
-            else:
-                self._first = index
-                return answer
-        kind = NotOffered if all(isinstance(failure, NotOffered) for failure in failures) else Unavailable
-        raise kind(f"{self._api} at {'; at '.join(texts)}") from failures[-1]
+        loop = asyncio.get_running_loop()
+        pause, insist_until = next_after_s, loop.time() + INSIST_S
+        failures: dict[Endpoint, Unavailable] = {}
+        waiting = list(self._order)
+        asked: dict[asyncio.Task[T], tuple[Endpoint, float]] = {}
+        try:
+            while waiting or asked:
+                if waiting:
+                    endpoint = waiting.pop(0)
+                    asked[_asking(question, endpoint)] = endpoint, loop.time()
+                insists = pause is not None and len(self._order) > 1 and loop.time() < insist_until
+                timeout = pause if waiting or insists else None
+                done, _ = await asyncio.wait(asked, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if not done and pause is not None:
+                    pause *= 2
+                    waiting = waiting or [_longest_owing(asked.values())]
+                for task in done:
+                    endpoint, asked_at = asked.pop(task)
+                    error = task.exception()
+                    if error is None:
+                        self._rank(endpoint, loop.time() - asked_at, [slower for slower, _ in asked.values()])
+                        return task.result()
+                    if not isinstance(error, Unavailable):
+                        raise error
+                    failures[endpoint] = error
+                    self.avoid(endpoint)
+        finally:
+            await _given_up(asked)
+        kind = NotOffered if all(isinstance(failure, NotOffered) for failure in failures.values()) else Unavailable
+        texts = [f"at {endpoint}: {failures[endpoint]}" for endpoint in self._endpoints]
+        raise kind(f"{self._api} {'; '.join(texts)}") from failures[self._endpoints[-1]]
 
     def avoid(self, endpoint: Endpoint) -> None:
-        """Begin the next round after this one: it answered, and then failed."""
-        if self._endpoints[self._first] == endpoint:
-            self._first = (self._first + 1) % len(self._endpoints)
+        """Ask all others first, from now on."""
+        self._order.remove(endpoint)
+        self._order.append(endpoint)
+
+    def _rank(self, endpoint: Endpoint, took_s: float, slower: Iterable[Endpoint]) -> None:
+        for each in slower:
+            self.avoid(each)
+        self._order.remove(endpoint)
+        self._order.insert(0 if took_s < SLOW_S else len(self._order), endpoint)
+
+
+def _longest_owing(asked: Iterable[tuple[Endpoint, float]]) -> Endpoint:
+    latest = dict(asked)
+    return min(latest, key=lambda endpoint: latest[endpoint])
+
+
+def _asking(question: Callable[[Endpoint], Awaitable[T]], endpoint: Endpoint) -> asyncio.Task[T]:
+    async def ask() -> T:
+        return await question(endpoint)
+
+    return asyncio.get_running_loop().create_task(ask(), name=f"ask {endpoint}")
+
+
+async def _given_up(tasks: Iterable[asyncio.Task[T]]) -> None:
+    """Want no answer any more; returns when all have ended."""
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -54,8 +54,6 @@ class RangeRequest(Message):
 
     key: bytes = octets(1)
     range_end: bytes = octets(2)
-    serializable: bool = boolean(7)
-    """Content with what this one member knows, which may be old."""
     keys_only: bool = boolean(8)
 
 
@@ -173,6 +171,20 @@ class LeaseKeepAliveResponse(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseTimeToLiveRequest(Message):
+    """How long does an etcd lease live?  From etcd 3.1 on."""
+
+    id: int = integer(1)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimeToLiveResponse(Message):
+    """Seconds left; -1: there is no such lease (any more)."""
+
+    ttl: int = integer(3)
+
+
+@dataclass(frozen=True, slots=True)
 class WatchCreateRequest(Message):
     """Tell us everything about the range from ``start_revision`` on."""
 
@@ -248,6 +260,7 @@ LEASE_REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", LeaseRevokeRequest, Lea
 LEASE_KEEP_ALIVE = Method(
     "/etcdserverpb.Lease/LeaseKeepAlive", LeaseKeepAliveRequest, LeaseKeepAliveResponse, streaming=True
 )
+LEASE_TIME_TO_LIVE = Method("/etcdserverpb.Lease/LeaseTimeToLive", LeaseTimeToLiveRequest, LeaseTimeToLiveResponse)
 WATCH = Method("/etcdserverpb.Watch/Watch", WatchRequest, WatchResponse, streaming=True)
 AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", AuthenticateRequest, AuthenticateResponse)
 

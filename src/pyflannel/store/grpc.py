@@ -3,19 +3,22 @@
 Rules of this file
   1. Whatever goes wrong comes out as one of three: ``Unavailable`` (ask elsewhere, or later), ``NotOffered`` (nobody
      there speaks gRPC), ``Refused`` (the server understood, and said no).  The texts are plain words.
-  2. Nothing waits without bound.  A stopped server still accepts connections, so the call has its own deadline.
-  3. grpclib wakes a waiting task by cancelling it, which eats a cancellation of ours that comes at the same moment and
+  2. Nothing waits without bound.  A stopped server still accepts connections, so the call has its own deadline; as
+     long as an answer is coming in, a long list over a thin line say, that begins anew.
+  3. A connection on which something failed is not used again.  Each new one reads the certificates anew.
+  4. grpclib wakes a waiting task by cancelling it, which eats a cancellation of ours that comes at the same moment and
      upsets ``asyncio.timeout`` and ``TaskGroup`` around it.  So it never runs in the caller's task.
 
 Keepalive, measured with grpclib 0.4.9: a hung member is noticed only if both limits on pings without data are lifted,
-and etcd closes a connection that pings every second; every 10 s is fine.
+and etcd closes a connection that pings more often than every 5 s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from grpclib.client import Channel, Handler, Stream
@@ -28,7 +31,17 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 
 from pyflannel.store.api import Unavailable
-from pyflannel.store.endpoints import CALL_S, CONNECT_S, Endpoint, NotOffered, Tls, plain_words, tls_context
+from pyflannel.store.endpoints import (
+    CALL_S,
+    CONNECT_S,
+    SERVER_SAYS,
+    Endpoint,
+    NotOffered,
+    Tls,
+    own_fault,
+    plain_words,
+    tls_context,
+)
 from pyflannel.store.etcd3_wire import A, Method, Q
 from pyflannel.store.protobuf import Message, decode, encode
 
@@ -37,17 +50,29 @@ H2Connection.MAX_CLOSED_STREAMS = 256
 
 T = TypeVar("T")
 
-_CONFIGURATION: Final = Configuration(
-    _keepalive_time=10,
-    _keepalive_timeout=3,
-    _keepalive_permit_without_calls=True,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=5,
-)
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds to wait for things."""
+
+    connect_s: float = CONNECT_S
+    call_s: float = CALL_S
+    """Without hearing anything; see rule 2."""
+    longest_call_s: float = 60.0
+    """However much is heard."""
+    ping_every_s: float = 10.0
+    """A connection on which nobody says anything is tried so often."""
+    ping_answer_s: float = 3.0
+    """Then it is closed."""
+
+
+_TIMING: Final = Timing()
 
 _HTTP1: Final = "answered in HTTP/1"
 
-_ELSEWHERE: Final = frozenset({Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN})
+_ELSEWHERE: Final = frozenset(
+    {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN, Status.CANCELLED}
+)
 """These speak of the member, not of the request: another one may do better."""
 
 
@@ -63,26 +88,28 @@ class Refused(Exception):
 class Link:
     """A connection to one endpoint, opened when first needed and again when it broke."""
 
-    def __init__(self, endpoint: Endpoint, tls: Tls) -> None:
+    def __init__(self, endpoint: Endpoint, tls: Tls, timing: Timing = _TIMING) -> None:
         """Nothing is connected yet."""
         self.endpoint = endpoint
         self._tls = tls
+        self._timing = timing
         self._channel: _Channel | None = None
 
     async def call(self, method: Method[Q, A], request: Q, metadata: Mapping[str, str]) -> A:
         """Send one message, return the one that comes back."""
         try:
-            with _plain_errors():
+            with self._plain_errors():
                 channel = await self._connected()
-                return await _apart(_call(channel, method, request, metadata), CALL_S)
+                work = _call(channel, method, request, metadata)
+                return await _apart(work, self._timing.call_s, self._timing.longest_call_s, channel.heard_at)
         except Unavailable:
-            await self.close()  # what failed once is not used again; a new connection also reads the certificates anew
+            await self.close()
             raise
 
     @asynccontextmanager
     async def converse(self, method: Method[Q, A], metadata: Mapping[str, str]) -> AsyncIterator[Conversation[Q, A]]:
         """Open a call in which both sides go on talking; leaving the block hangs up."""
-        with _plain_errors():
+        with self._plain_errors():
             channel = await self._connected()
             async with _open(channel, method, metadata) as stream:
                 conversation = Conversation(stream)
@@ -96,21 +123,40 @@ class Link:
         """Hang up."""
         if self._channel is not None:
             channel, self._channel = self._channel, None
-            channel.hang_up()
+            channel.close()
             await asyncio.sleep(0)  # the socket is closed in the next turn of the loop
 
-    async def _connected(self) -> Channel:
+    async def _connected(self) -> _Channel:
         if self._channel is None:
-            context = None
-            if self.endpoint.secure:
-                context = tls_context(self._tls)
-                context.set_alpn_protocols(["h2"])
-            self._channel = _Channel(
-                self.endpoint.host, self.endpoint.port, ssl=context, codec=_Codec(), config=_CONFIGURATION
-            )
+            self._channel = _Channel(self.endpoint, self._tls, self._timing)
         channel = self._channel
-        await _apart(channel.__connect__(), CONNECT_S)
+        await _apart(channel.__connect__(), self._timing.connect_s)
         return channel
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except GRPCError as error:
+            raise _translated(error) from error
+        except StreamTerminatedError as error:
+            if str(error) == _HTTP1:
+                raise NotOffered("what answers there does not speak gRPC, so there is no etcd v3 API") from error
+            rejected = self._channel is not None and self._channel.is_rejected
+            raise Unavailable(f"connection lost ({error})" + self._suspicion(rejected)) from error
+        except ProtocolError as error:
+            raise Unavailable(f"connection lost ({error or type(error).__name__})") from error
+        except OSError as error:
+            words = plain_words(error)
+            rejected = isinstance(error, ConnectionResetError) or SERVER_SAYS in words
+            raise Unavailable(words + self._suspicion(rejected)) from error
+
+    def _suspicion(self, rejected: bool) -> str:
+        """What may be behind it if a server hangs up before it said anything else."""
+        if not rejected:
+            return ""
+        fault = own_fault(self._tls) if self.endpoint.secure else "if it wants TLS, its address begins with https"
+        return f"; {fault}" if fault else ""
 
 
 class Conversation(Generic[Q, A]):
@@ -144,47 +190,103 @@ class Conversation(Generic[Q, A]):
             await _stopped(self._listening)
 
 
-class _Protocol(H2Protocol):
-    """Notices a server that answers in HTTP/1, as etcd 2 does.
+class _Wire(asyncio.Transport):
+    """A connection that is closed at once: a polite end of TLS would wait for the other side, which may hang."""
 
-    h2 takes such an answer for the head of a frame of 4 MB, and waits for the rest of it.
+    def __init__(self, inner: asyncio.Transport) -> None:
+        super().__init__()
+        self._inner = inner
+        self.closed_here = False
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._inner.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        return self._inner.is_closing()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._inner.write(data)
+
+    def close(self) -> None:
+        self.closed_here = True
+        self._inner.abort()
+
+
+class _Protocol(H2Protocol):
+    """Knows what is happening on the wire, where h2 and grpclib only know that something is wrong.
+
+    etcd 2 answers in HTTP/1: h2 takes that for the head of a frame of 4 MB, and waits for the rest of it.
     """
 
-    _begun = False
-    _end = "by the other side"
-    _wire: asyncio.WriteTransport | None = None
+    heard_at = 0.0
+    """When something last came in, in the time of the loop; 0: nothing ever did."""
+    is_rejected = False
+    """Whether the other side ended the connection before it had said anything."""
+    _wire: _Wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._wire = transport
-        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self._wire = _Wire(transport)
+        super().connection_made(self._wire)
 
     def data_received(self, data: bytes) -> None:
-        if not self._begun and data.startswith(b"HTTP/1."):
-            self._end = _HTTP1
-            self.hang_up()
-        elif self._end != _HTTP1:
-            self._begun = True
+        if not self.heard_at and data.startswith(b"HTTP/1."):
+            self._end(_HTTP1)
+        elif not self._is_over:
+            self.heard_at = asyncio.get_running_loop().time()
             super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.processor.close(reason=self._end)
+        self.is_rejected = not self.heard_at and not self._wire.closed_here
+        if self._wire.closed_here:
+            self._end("no answer to a ping")
+        elif isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
+            self._end(plain_words(exc))
+        else:
+            self._end("by the other side")
 
-    def hang_up(self) -> None:
-        """Close at once: a polite end of TLS would wait for the other side, which may hang."""
-        if self._wire is not None:
-            self._wire.abort()
+    def _end(self, reason: str) -> None:
+        """Tell those who wait, unless they were told already."""
+        if not self._is_over:
+            self.processor.close(reason)
+
+    @property
+    def _is_over(self) -> bool:
+        return isinstance(self.handler, Handler) and self.handler.connection_lost
 
 
 class _Channel(Channel):
+    """Connects again when it has to, each time with the certificates as they are by then."""
+
+    def __init__(self, endpoint: Endpoint, tls: Tls, timing: Timing) -> None:
+        configuration = Configuration(
+            _keepalive_time=timing.ping_every_s,
+            _keepalive_timeout=timing.ping_answer_s,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=timing.ping_every_s / 2,
+        )
+        super().__init__(endpoint.host, endpoint.port, codec=_Codec(), config=configuration)
+        self._scheme = "https" if endpoint.secure else "http"
+        self._tls = tls if endpoint.secure else None
+
+    async def _create_connection(self) -> H2Protocol:
+        if self._tls is not None:
+            self._ssl = tls_context(self._tls)
+            self._ssl.set_alpn_protocols(["h2"])
+        return await super()._create_connection()
+
     def _protocol_factory(self) -> H2Protocol:
         return _Protocol(Handler(), self._config, self._h2_config)
 
-    def hang_up(self) -> None:
-        protocol = self._protocol
-        self.close()
-        if isinstance(protocol, _Protocol):
-            protocol.hang_up()
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the other side ended the connection before it had said anything."""
+        return isinstance(self._protocol, _Protocol) and self._protocol.is_rejected
+
+    def heard_at(self) -> float:
+        """When something last came in, in the time of the loop."""
+        return self._protocol.heard_at if isinstance(self._protocol, _Protocol) else 0.0
 
 
 class _Codec(CodecBase):
@@ -217,13 +319,25 @@ async def _call(channel: Channel, method: Method[Q, A], request: Q, metadata: Ma
         return answer
 
 
-async def _apart(work: Coroutine[object, object, T], within_s: float) -> T:
-    """Do ``work`` in a task of its own (rule 3), ``TimeoutError`` if it takes longer than that."""
-    task = asyncio.get_running_loop().create_task(work, name="grpc call")
+async def _apart(
+    work: Coroutine[object, object, T],
+    within_s: float,
+    at_most_s: float = float("inf"),
+    heard_at: Callable[[], float] = lambda: 0.0,
+) -> T:
+    """Do ``work`` in a task of its own (rule 4).
+
+    ``TimeoutError`` when nothing was heard for ``within_s`` seconds, or it takes longer than ``at_most_s``.
+    """
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    task = loop.create_task(work, name="grpc call")
     try:
-        await asyncio.wait({task}, timeout=within_s)
-        if not task.done():
-            raise TimeoutError(f"no answer within {within_s:g} s")
+        while not task.done():
+            left = min(max(begun, heard_at()) + within_s, begun + at_most_s) - loop.time()
+            if left <= 0:
+                raise TimeoutError(f"no answer within {loop.time() - begun:.0f} s")
+            await asyncio.wait({task}, timeout=left)
         return task.result()
     finally:
         await _stopped(task)
@@ -235,22 +349,6 @@ async def _stopped(task: asyncio.Task[T]) -> None:
         await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # looked at, so that asyncio does not complain that nobody did
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    try:
-        yield
-    except GRPCError as error:
-        raise _translated(error) from error
-    except StreamTerminatedError as error:
-        if str(error) == _HTTP1:
-            raise NotOffered("what answers there does not speak gRPC, so there is no etcd v3 API") from error
-        raise Unavailable(f"connection lost ({error})") from error
-    except ProtocolError as error:
-        raise Unavailable(f"connection lost ({error or type(error).__name__})") from error
-    except OSError as error:
-        raise Unavailable(plain_words(error)) from error
 
 
 def _translated(error: GRPCError) -> Exception:

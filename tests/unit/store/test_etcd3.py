@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
 from contextlib import aclosing
 from ipaddress import IPv4Address, IPv4Network
 
@@ -10,12 +10,12 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pyflannel.lease.model import Attrs, Changes, Lease, Subnet
+from pyflannel.lease.model import Attrs, Changes, Lease, Snapshot, Subnet
 from pyflannel.lease.wire import encode_attrs
 from pyflannel.store import etcd3_wire as wire
-from pyflannel.store.api import Conflict
-from pyflannel.store.etcd3 import Etcd3Store
-from pyflannel.store.protobuf import Message
+from pyflannel.store.api import Conflict, Unavailable
+from pyflannel.store.etcd3 import RESUME_AFTER_S, Etcd3Store
+from tests.support.etcd_stores import exhausted
 from tests.support.fake_member import Answering, AnyMethod, FakeMember, Talk, answers
 from tests.support.loops import run
 
@@ -90,10 +90,54 @@ def test_etcd_lease_that_runs_out_in_the_middle_is_a_conflict() -> None:
     run(story())
 
 
-# How far a watch has come
+def test_reservation_whose_answer_got_lost_is_recognised() -> None:
+    async def lost(_: Talk) -> None:
+        raise GRPCError(Status.UNAVAILABLE, "etcdserver: request timed out")
+
+    async def story() -> None:
+        none, mine = wire.RangeResponse(AT_9), wire.KeyValue(KEY, 10, 10, VALUE)
+        first = FakeMember({wire.RANGE: answers(none), wire.TXN: lost})
+        second = FakeMember({wire.TXN: answers(failed_condition(mine))})
+        async with first, second:
+            store = Etcd3Store([first.url, second.url], "/n")
+            lease = await store.create(ONE, HOST, None)
+            assert (lease, lease.created, lease.reservation, lease.ttl) == (Lease(ONE, HOST), 10, True, None)
+            await store.close()
+
+    run(story())
 
 
-def watch_telling(*told: Message) -> dict[AnyMethod, Answering]:
+def test_equal_reservation_of_another_is_a_conflict() -> None:
+    async def story() -> None:
+        found = wire.RangeResponse(AT_9, (wire.KeyValue(KEY, 7, 7, VALUE),))
+        async with FakeMember({wire.RANGE: answers(found)}) as member:
+            store = Etcd3Store([member.url], "/n")
+            with pytest.raises(Conflict):
+                await store.create(ONE, HOST, None)
+            await store.close()
+
+    run(story())
+
+
+# List and watch
+
+CONFIG = b"/n/config"
+
+
+def test_list_passes_over_keys_that_are_not_ours() -> None:
+    async def story() -> None:
+        keys = [CONFIG, b"/n/config/10.2.9.0-24", b"/n/foo", b"/n/subnets-old/10.2.8.0-24", b"/n/subnets/a/10.2.7.0-24"]
+        others = [wire.KeyValue(key, 3, 3, VALUE) for key in keys]
+        answer = wire.RangeResponse(AT_9, (*others, wire.KeyValue(KEY, 7, 7, VALUE, lease=5)))
+        async with FakeMember({wire.RANGE: answers(answer)}) as member:
+            store = Etcd3Store([member.url], "/n")
+            assert await store.leases() == Snapshot(9, (Lease(ONE, HOST),), (), VALUE.decode())
+            await store.close()
+
+    run(story())
+
+
+def watch_telling(*told: wire.WatchResponse) -> dict[AnyMethod, Answering]:
     async def telling(stream: Talk) -> None:
         await stream.recv_message()
         for each in told:
@@ -107,44 +151,90 @@ async def heard(*told: wire.WatchResponse) -> list[Changes]:
     """What the store makes of these answers, watching from revision 10."""
     async with FakeMember(watch_telling(*told)) as member:
         store = Etcd3Store([member.url], "/n")
-        watch = store.watch(10)
-        assert isinstance(watch, AsyncGenerator)
-        async with aclosing(watch):
+        async with aclosing(store.watch(10)) as watch:
             changes = [await anext(watch) for _ in told]
         await store.close()
         return changes
 
 
-def put_at(revision: int) -> wire.Event:
-    return wire.Event(kv=wire.KeyValue(KEY, revision, revision, VALUE, lease=5))
+def told_of(*keys: bytes, kind: int = 0) -> wire.WatchResponse:
+    """These keys written or deleted, one after the other."""
+    kvs = [wire.KeyValue(key, 3, 11 + step, b"%d" % step, lease=5) for step, key in enumerate(keys)]
+    return wire.WatchResponse(wire.ResponseHeader(100), events=tuple(wire.Event(kind, kv) for kv in kvs))
 
 
-def test_events_count_and_not_the_header_above_them() -> None:
-    # A watch that catches up gets a part of the events under the newest revision.
-    told = wire.WatchResponse(wire.ResponseHeader(5000), events=(put_at(11), put_at(12)))
-    (changes,) = run(heard(told))
-    assert (changes.revision, len(changes.events)) == (12, 2)
-
-
-def test_creation_does_not_move_the_revision() -> None:
+def test_watch_begins_with_a_sign_of_life() -> None:
     assert run(heard(wire.WatchResponse(wire.ResponseHeader(100), created=True))) == [Changes(10)]
 
 
-def test_progress_of_the_watch_moves_the_revision() -> None:
-    assert run(heard(wire.WatchResponse(wire.ResponseHeader(100)))) == [Changes(100)]
+def test_watch_tells_the_last_of_several_configs() -> None:
+    assert run(heard(told_of(CONFIG, CONFIG))) == [Changes(12, config="1")]
 
 
-def test_answer_to_a_progress_request_does_not_move_the_revision() -> None:
-    assert run(heard(wire.WatchResponse(wire.ResponseHeader(100), watch_id=-1))) == [Changes(10)]
+def test_watch_tells_that_the_config_is_gone() -> None:
+    assert run(heard(told_of(CONFIG, kind=wire.EVENT_DELETE))) == [Changes(11, config="")]
 
 
-def test_revision_never_goes_back_within_a_watch() -> None:
-    told = [wire.WatchResponse(wire.ResponseHeader(100)), wire.WatchResponse(wire.ResponseHeader(50))]
-    assert [changes.revision for changes in run(heard(*told))] == [100, 100]
+@pytest.mark.parametrize("kind", [0, wire.EVENT_DELETE])
+def test_watch_passes_over_keys_that_are_not_ours(kind: int) -> None:
+    told = told_of(
+        b"/n/config/10.2.9.0-24", b"/n/foo", b"/n/subnets-old/10.2.8.0-24", b"/n/subnets/a/10.2.7.0-24", kind=kind
+    )
+    assert run(heard(told)) == [Changes(14)]
 
 
 def test_event_without_a_record_is_skipped() -> None:
     assert run(heard(wire.WatchResponse(wire.ResponseHeader(11), events=(wire.Event(),)))) == [Changes(10)]
+
+
+def test_watch_that_lost_its_member_goes_on_at_another_from_where_it_was() -> None:
+    asked: list[int] = []
+    dead = asyncio.Event()
+
+    def watching(told: wire.WatchResponse) -> FakeMember:
+        async def telling(stream: Talk) -> None:
+            request: wire.WatchRequest | None = await stream.recv_message()
+            assert request is not None
+            assert request.create_request is not None
+            asked.append(request.create_request.start_revision)
+            await stream.send_message(told)
+            await dead.wait()
+            if len(asked) == 1:
+                raise GRPCError(Status.UNAVAILABLE, "etcdserver: server stopped")
+            await stream.recv_message()
+
+        return FakeMember({wire.WATCH: telling, wire.RANGE: answers(wire.RangeResponse(wire.ResponseHeader(100)))})
+
+    async def story() -> None:
+        first, second = watching(told_of(CONFIG)), watching(wire.WatchResponse(wire.ResponseHeader(100), created=True))
+        async with first, second:
+            store = Etcd3Store([first.url, second.url], "/n")
+            async with aclosing(store.watch(10)) as watch:
+                assert await anext(watch) == Changes(11, config="0")
+                await asyncio.sleep(RESUME_AFTER_S)
+                dead.set()
+                assert await anext(watch) == Changes(11)
+            await store.close()
+        assert asked == [11, 12]
+
+    run(story())
+
+
+def test_members_that_drop_every_watch_are_not_asked_in_a_loop() -> None:
+    async def drop(stream: Talk) -> None:
+        await stream.recv_message()
+        await stream.send_message(wire.WatchResponse(wire.ResponseHeader(100), created=True))
+        raise GRPCError(Status.UNAVAILABLE, "etcdserver: server stopped")
+
+    async def story() -> None:
+        member = FakeMember({wire.WATCH: drop, wire.RANGE: answers(wire.RangeResponse(wire.ResponseHeader(100)))})
+        async with member:
+            store = Etcd3Store([member.url], "/n")
+            with pytest.raises(Unavailable, match="server stopped"):
+                await exhausted(store.watch(10))
+            await store.close()
+
+    run(story())
 
 
 def test_name_holds_every_address_and_no_secret() -> None:

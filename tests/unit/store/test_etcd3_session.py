@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pyflannel.store.api import HistoryLost, Unavailable
-from pyflannel.store.endpoints import NO_TLS, Credentials
+from pyflannel.store.endpoints import CALL_S, NO_TLS, Credentials
 from pyflannel.store.etcd3_session import LeaseGone, Session
 from pyflannel.store.etcd3_wire import (
     AUTHENTICATE,
@@ -16,11 +17,13 @@ from pyflannel.store.etcd3_wire import (
     RANGE,
     WATCH,
     AuthenticateResponse,
+    Event,
+    KeyValue,
     LeaseRevokeRequest,
     RangeRequest,
     RangeResponse,
     ResponseHeader,
-    WatchRequest,
+    WatchCreateRequest,
     WatchResponse,
 )
 from tests.support.fake_member import Answering, AnyMethod, FakeMember, Talk, answers
@@ -46,12 +49,16 @@ def refuse(status: Status, message: str) -> Answering:
     return refusing
 
 
+def shown_token(stream: Talk) -> object:
+    return stream.metadata.get("token") if stream.metadata is not None else None
+
+
 def wants_token(token: str) -> Answering:
     """Answer who shows the token, tell others that theirs is invalid."""
 
     async def guarded(stream: Talk) -> None:
         await stream.recv_message()
-        if stream.metadata is None or stream.metadata.get("token") != token:
+        if shown_token(stream) != token:
             raise GRPCError(Status.UNAUTHENTICATED, "etcdserver: invalid auth token")
         await stream.send_message(RangeResponse(ResponseHeader(9)))
 
@@ -139,7 +146,37 @@ def test_wrong_password_is_unavailable() -> None:
     run(story())
 
 
+def test_authentication_switched_on_later_is_noticed() -> None:
+    async def story() -> None:
+        off = [True]
+
+        async def authenticate(stream: Talk) -> None:
+            await stream.recv_message()
+            if off:
+                raise GRPCError(Status.FAILED_PRECONDITION, "etcdserver: authentication is not enabled")
+            await stream.send_message(AuthenticateResponse("fresh"))
+
+        async def guarded(stream: Talk) -> None:
+            await stream.recv_message()
+            if not off and not shown_token(stream):
+                raise GRPCError(Status.INVALID_ARGUMENT, "etcdserver: user name is empty")
+            await stream.send_message(RangeResponse(ResponseHeader(9)))
+
+        member = FakeMember({AUTHENTICATE: authenticate, RANGE: guarded})
+        async with member, opened(member, credentials=ROOT) as session:
+            await session.call(RANGE, PROBE)
+            off.clear()
+            assert (await session.call(RANGE, PROBE)).header == ResponseHeader(9)
+
+    run(story())
+
+
 # Watches
+
+REVISION = 9
+"""Of the store, in these tests."""
+ALL = WatchCreateRequest(b"/config", b"/subnets0", start_revision=6)
+PUT_6, PUT_7, PUT_8 = (Event(kv=KeyValue(b"/config", 2, revision)) for revision in (6, 7, 8))
 
 
 def watch_telling(*told: WatchResponse, progress: bool = True) -> dict[AnyMethod, Answering]:
@@ -153,22 +190,47 @@ def watch_telling(*told: WatchResponse, progress: bool = True) -> dict[AnyMethod
             if progress:
                 await stream.send_message(WatchResponse(ResponseHeader(99), watch_id=-1))
 
-    return {WATCH: telling, RANGE: answers(RangeResponse(ResponseHeader(9)))}
+    return {WATCH: telling, RANGE: answers(RangeResponse(ResponseHeader(REVISION)))}
 
 
-async def heard(member: FakeMember, count: int) -> list[WatchResponse | None]:
-    async with opened(member) as session, session.watching(PROBE, quiet_s=0.02) as watching:
-        assert watching.revision == 9
-        await watching.begin(WatchRequest())
-        return [await watching.next() for _ in range(count)]
+async def heard(member: FakeMember, count: int) -> list[tuple[tuple[Event, ...], int]]:
+    """What a watch from after revision 5 says, and how far it has come each time."""
+    async with opened(member) as session, session.watching(ALL, quiet_s=0.02) as watching:
+        assert watching.reached == 5
+        return [(await watching.next(), watching.reached) for _ in range(count)]
+
+
+async def told(*answers: WatchResponse) -> list[tuple[tuple[Event, ...], int]]:
+    async with FakeMember(watch_telling(*answers)) as member:
+        return await heard(member, len(answers))
+
+
+def at(revision: int, *events: Event, watch_id: int = 0) -> WatchResponse:
+    return WatchResponse(ResponseHeader(revision), events=events, watch_id=watch_id)
+
+
+def test_creation_does_not_move_the_revision() -> None:
+    assert run(told(WatchResponse(ResponseHeader(9), created=True))) == [((), 5)]
+
+
+def test_events_count_and_not_the_header_above_them() -> None:
+    # A watch that catches up gets a part of the events under the newest revision.
+    assert run(told(at(5000, PUT_6, PUT_7))) == [((PUT_6, PUT_7), 7)]
+
+
+def test_progress_of_the_watch_moves_the_revision() -> None:
+    assert run(told(at(9))) == [((), 9)]
+
+
+def test_answer_to_a_progress_request_does_not_move_the_revision() -> None:
+    # It may overtake events that were before it (etcd issue 15220).
+    assert run(told(at(9, watch_id=-1), at(9, PUT_6))) == [((), 5), ((PUT_6,), 6)]
 
 
 def test_quiet_watch_is_asked_whether_it_is_alive() -> None:
     async def story() -> None:
-        async with FakeMember(watch_telling(WatchResponse(created=True))) as member:
-            created, alive, again = await heard(member, 3)
-            assert created == WatchResponse(created=True)
-            assert alive == again == WatchResponse(ResponseHeader(99), watch_id=-1)
+        async with FakeMember(watch_telling(WatchResponse(ResponseHeader(9), created=True))) as member:
+            assert await heard(member, 3) == [((), 5)] * 3
 
     run(story())
 
@@ -176,18 +238,62 @@ def test_quiet_watch_is_asked_whether_it_is_alive() -> None:
 def test_etcd_that_does_not_know_progress_requests_is_alive_while_it_answers_calls() -> None:
     async def story() -> None:
         async with FakeMember(watch_telling(progress=False)) as member:
-            assert await heard(member, 2) == [None, None]
+            assert await heard(member, 2) == [((), 5)] * 2
 
     run(story())
 
 
 def test_compacted_watch_has_lost_its_history() -> None:
+    compacted = WatchResponse(ResponseHeader(9), canceled=True, compact_revision=50)
+    with pytest.raises(HistoryLost, match="50"):
+        run(told(WatchResponse(ResponseHeader(9), created=True), compacted))
+
+
+def test_watch_of_a_store_that_has_not_come_so_far_has_lost_its_history() -> None:
     async def story() -> None:
-        async with FakeMember(watch_telling(WatchResponse(canceled=True, compact_revision=50))) as member:
-            with pytest.raises(HistoryLost, match="50"):
+        member = FakeMember({RANGE: answers(RangeResponse(ResponseHeader(4)))})
+        async with member:
+            with pytest.raises(HistoryLost, match="at revision 4, we have seen 5"):
                 await heard(member, 1)
 
     run(story())
+
+
+@pytest.mark.parametrize("watch_id", [0, -1])
+def test_store_that_goes_back_while_it_is_watched_has_lost_its_history(watch_id: int) -> None:
+    async def story() -> None:
+        begin, back = RangeResponse(ResponseHeader(9)), RangeResponse(ResponseHeader(4))
+        watch = watch_telling(at(8, PUT_8), at(4, watch_id=watch_id))[WATCH]
+        member = FakeMember({WATCH: watch, RANGE: answers(begin, back)})
+        async with member:
+            with pytest.raises(HistoryLost, match="at revision 4, we have seen 8"):
+                await heard(member, 2)
+
+    run(story())
+
+
+def test_store_that_went_back_and_is_silent_has_lost_its_history() -> None:
+    async def story() -> None:
+        begin, back = RangeResponse(ResponseHeader(9)), RangeResponse(ResponseHeader(4))
+        watch = watch_telling(at(8, PUT_8), progress=False)[WATCH]
+        async with FakeMember({WATCH: watch, RANGE: answers(begin, back)}) as member:
+            with pytest.raises(HistoryLost, match="at revision 4, we have seen 8"):
+                await heard(member, 2)
+
+    run(story())
+
+
+def test_answer_that_was_overtaken_by_events_is_no_way_back() -> None:
+    assert run(told(at(8, PUT_8), at(7, watch_id=-1))) == [((PUT_8,), 8), ((), 8)]
+
+
+def test_event_from_before_what_was_told_has_lost_its_history() -> None:
+    with pytest.raises(HistoryLost, match="told of revision 7 after 8"):
+        run(told(at(8, PUT_8), at(9, PUT_7)))
+
+
+def test_event_without_a_record_is_handed_on_and_moves_nothing() -> None:
+    assert run(told(at(9, Event()))) == [((Event(),), 5)]
 
 
 def test_canceled_watch_is_unavailable_with_the_reason_of_the_server() -> None:
@@ -201,18 +307,54 @@ def test_canceled_watch_is_unavailable_with_the_reason_of_the_server() -> None:
     run(story())
 
 
+def test_watch_canceled_for_an_old_token_is_begun_with_a_new_one() -> None:
+    async def story() -> None:
+        seen: list[object] = []
+
+        async def guarded(stream: Talk) -> None:
+            await stream.recv_message()
+            seen.append(shown_token(stream))
+            no = WatchResponse(watch_id=-1, canceled=True, cancel_reason="etcdserver: invalid auth token")
+            await stream.send_message(no if len(seen) == 1 else WatchResponse(ResponseHeader(9), created=True))
+
+        tokens = answers(AuthenticateResponse("stale"), AuthenticateResponse("fresh"))
+        member = FakeMember({AUTHENTICATE: tokens, WATCH: guarded, RANGE: answers(RangeResponse(ResponseHeader(9)))})
+        async with member, opened(member, credentials=ROOT) as session:
+            with pytest.raises(Unavailable, match="invalid auth token"):
+                await first(session)
+            assert await first(session) == ()
+        assert seen == ["stale", "fresh"]
+
+    run(story())
+
+
 def test_watch_that_ended_is_begun_at_another_member() -> None:
     async def story() -> None:
         bad = FakeMember(watch_telling(WatchResponse(canceled=True)))
-        good = FakeMember(watch_telling(WatchResponse(created=True)))
+        good = FakeMember(watch_telling(WatchResponse(ResponseHeader(9), created=True)))
         async with bad, good, opened(bad, good) as session:
             with pytest.raises(Unavailable):
                 await first(session)
-            assert await first(session) == WatchResponse(created=True)
-
-    async def first(session: Session) -> WatchResponse | None:
-        async with session.watching(PROBE, quiet_s=5) as watching:
-            await watching.begin(WatchRequest())
-            return await watching.next()
+            assert await first(session) == ()
 
     run(story())
+
+
+def test_member_that_hangs_holds_up_no_watch() -> None:
+    async def hang(stream: Talk) -> None:
+        await stream.recv_message()
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        hung = FakeMember({RANGE: hang})
+        good = FakeMember(watch_telling(WatchResponse(ResponseHeader(9), created=True)))
+        async with hung, good, opened(hung, good) as session:
+            async with asyncio.timeout(CALL_S):
+                assert await first(session) == ()
+
+    run(story())
+
+
+async def first(session: Session) -> tuple[Event, ...]:
+    async with session.watching(ALL, quiet_s=5) as watching:
+        return await watching.next()
