@@ -22,6 +22,7 @@ from pyflannel.lease.fields import JSON
 KEY_NOT_FOUND = 100
 COMPARE_FAILED = 101
 NODE_EXISTS = 105
+UNAUTHORIZED = 110
 INDEX_CLEARED = 401
 
 _REMOVALS = frozenset({"delete", "expire", "compareAndDelete"})
@@ -39,7 +40,7 @@ class Node:
     created: int = 0
     modified: int = 0
     ttl: int | None = None
-    """Seconds left; None: it stays until somebody deletes it."""
+    """Seconds left, 0 in the moment before etcd takes it away; None: it stays until somebody deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,13 @@ class Failure:
 
 def read_answer(body: bytes) -> Action | Failure:
     """The body of an answer."""
-    answer = _mapping(json.loads(body))
+    try:
+        return _answer(_mapping(json.loads(body)))
+    except RecursionError as error:
+        raise ValueError("JSON nested deeper than any directory") from error
+
+
+def _answer(answer: Mapping[str, JSON]) -> Action | Failure:
     if "node" not in answer:
         text = ": ".join(str(answer[name]) for name in ("message", "cause") if answer.get(name))
         return Failure(_number(answer, "errorCode"), text)
@@ -71,23 +78,32 @@ def read_answer(body: bytes) -> Action | Failure:
 
 def _node(value: JSON) -> Node:
     node = _mapping(value)
-    key, text, nodes = node.get("key", ""), node.get("value", ""), node.get("nodes") or []
-    if not isinstance(key, str) or not isinstance(text, str) or not isinstance(nodes, list):
-        raise ValueError("a node without key, value or nodes of the expected type")
+    nodes = node.get("nodes") or []
+    if not isinstance(nodes, list):
+        raise ValueError("nodes: expected a list")
     return Node(
-        key=key,
-        value=text,
+        key=_text(node, "key"),
+        value=_text(node, "value"),
         directory=node.get("dir") is True,
         nodes=tuple(_node(child) for child in nodes),
         created=_number(node, "createdIndex"),
         modified=_number(node, "modifiedIndex"),
-        ttl=_number(node, "ttl") if "ttl" in node else None,
+        # etcd leaves a ttl of 0 out: a node that is about to expire must not pass for one that never does.
+        ttl=max(0, _number(node, "ttl")) if "ttl" in node or "expiration" in node else None,
     )
 
 
 def _mapping(value: JSON) -> Mapping[str, JSON]:
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
+    return value
+
+
+def _text(fields: Mapping[str, JSON], name: str) -> str:
+    value = fields.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text")
+    value.encode()  # half a surrogate pair, which JSON can spell, is a ValueError here and not where it is written
     return value
 
 

@@ -7,6 +7,8 @@ Rules of this file
      404 is an answer, not a failure.
   4. A connection is kept only after an answer was read to its end; in any other case it is closed, and the next request
      opens a new one.  Several requests at once are several connections.
+  5. A kept connection on which anything came unasked is closed too: load balancers say 408 before they hang up, and the
+     next request must not take that for its answer.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ import h11
 Header: TypeAlias = tuple[str, str]
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Opener: TypeAlias = Callable[[], Awaitable[Streams]]
+
+LONGEST_S = 60.0
+"""Seconds after which an answer is given up though it is still coming in."""
 
 _CHUNK = 64 * 1024
 _HEAD_LIMIT = 64 * 1024
@@ -99,6 +104,14 @@ class Client:
             else:
                 await connection.close()
 
+    async def reach(self) -> None:
+        """Have a connection for the next request.  If this fails, then that request surely was not made."""
+        connection = await self._connection()
+        if self._kept is None:
+            self._kept = connection
+        else:
+            await connection.close()
+
     async def close(self) -> None:
         """Close the connection that is kept."""
         kept, self._kept = self._kept, None
@@ -108,9 +121,14 @@ class Client:
     async def _connection(self) -> _Connection:
         kept, self._kept = self._kept, None
         if kept is not None:
-            if kept.is_open():
+            usable = False
+            try:
+                usable = await kept.is_silent()
+            finally:
+                if not usable:
+                    await kept.close()
+            if usable:
                 return kept
-            await kept.close()
         async with _bounded(self._connect_s):
             return _Connection(*await self._opener())
 
@@ -128,16 +146,25 @@ class Answer:
         self.headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
         self._connection = connection
         self._body_limit = body_limit
+        self._content = bytearray()
 
     async def body(self, within_s: float) -> bytes:
-        """The whole body; ``TimeoutError`` if its end does not come in time."""
-        content = bytearray()
-        async with _bounded(within_s):
+        """The whole body; ``TimeoutError`` if nothing comes for ``within_s``.  It may come later: ask again, or leave.
+
+        A long body on a thin line may take its time, though no longer than ``LONGEST_S`` beyond ``within_s``.
+        """
+        length = dict(self.headers).get("content-length", "0")
+        if int(length) > self._body_limit:
+            raise BadAnswer(f"answer of {length} bytes, more than {self._body_limit}")
+        now = asyncio.get_running_loop().time
+        latest = now() + within_s + LONGEST_S
+        async with _bounded(within_s) as limit:
             async for piece in self._connection.pieces():
-                content += piece
-                if len(content) > self._body_limit:
+                limit.reschedule(min(now() + within_s, latest))
+                self._content += piece
+                if len(self._content) > self._body_limit:
                     raise BadAnswer(f"answer of more than {self._body_limit} bytes")
-        return bytes(content)
+        return bytes(self._content)
 
 
 class _Connection:
@@ -148,15 +175,24 @@ class _Connection:
         self._writer = writer
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
 
-    def is_open(self) -> bool:
-        return not self._reader.at_eof() and not self._writer.is_closing()
+    async def is_silent(self) -> bool:
+        """Whether the other side, which was asked nothing, neither hung up nor said something."""
+        try:
+            async with asyncio.timeout(0):
+                await self._reader.read(1)
+        except TimeoutError as nothing:
+            return nothing.errno is None and not self._writer.is_closing()
+        except OSError:
+            return False
+        return False
 
     def is_reusable(self) -> bool:
         """Whether the exchange came to its end on both sides; if so the next one may begin."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and self.is_open():
-            self._http.start_next_cycle()
-            return True
-        return False
+        ended = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if not ended or self._http.trailing_data[0]:
+            return False
+        self._http.start_next_cycle()
+        return True
 
     async def ask(self, request: h11.Request, body: bytes) -> h11.Response:
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
@@ -182,12 +218,17 @@ class _Connection:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
-                raise BadAnswer(f"not an HTTP answer: {error}") from error
+                closed = self._http.trailing_data[1]
+                text = "connection closed in the middle of an answer" if closed else f"not an HTTP answer: {error}"
+                raise BadAnswer(text) from error
             if isinstance(event, h11.Event):
                 return event
             if event is h11.PAUSED:
                 raise BadAnswer("an answer nobody asked for")
-            self._http.receive_data(await self._reader.read(_CHUNK))
+            received = await self._reader.read(_CHUNK)
+            if not received and self._http.their_state is h11.SEND_RESPONSE:
+                raise BadAnswer("connection closed without an answer")
+            self._http.receive_data(received)
 
     async def close(self) -> None:
         # Politeness has no bound: a TLS peer that hangs would be waited for when closing.
@@ -197,10 +238,10 @@ class _Connection:
 
 
 @asynccontextmanager
-async def _bounded(seconds: float) -> AsyncIterator[None]:
+async def _bounded(seconds: float) -> AsyncIterator[asyncio.Timeout]:
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(seconds) as limit:
+            yield limit
     except TimeoutError as error:
         if error.errno is not None:
             raise  # the kernel's own, ETIMEDOUT

@@ -6,121 +6,85 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pyflannel.store.api import Unavailable
-from pyflannel.store.endpoints import NO_TLS, Credentials, NotOffered
+from pyflannel.store.endpoints import NO_TLS
+from pyflannel.store.etcd2_member import QUORUM
 from pyflannel.store.etcd2_session import Session
-from pyflannel.store.etcd2_wire import Action, Failure, Node
 from tests.support.fake_http import FakeHttp, ok
 from tests.support.loops import run
 
-NODE = '{"action":"get","node":{"key":"/a"}}'
-QUORUM = {"quorum": "true"}
+NODE = ok('{"action":"get","node":{"key":"/a"}}', "X-Etcd-Index: 7")
+TROUBLE = ok("upstream down", status="502 Bad Gateway")
+NOBODY = "http://127.0.0.1:1"
 
 
 @asynccontextmanager
-async def opened(*servers: FakeHttp, credentials: Credentials | None = None) -> AsyncIterator[Session]:
-    session = Session([server.url for server in servers], credentials, NO_TLS)
+async def opened(*urls: str) -> AsyncIterator[Session]:
+    session = Session(urls, None, NO_TLS, call_s=0.2)
     try:
         yield session
     finally:
         await session.close()
 
 
-def failure(code: int) -> str:
-    return f'{{"errorCode":{code},"message":"told","cause":"/a","index":3}}'
-
-
-def test_question_and_answer() -> None:
+@pytest.mark.parametrize("answers", [(TROUBLE,), (b"",), ()])
+def test_member_in_trouble_is_passed_over(answers: tuple[bytes, ...]) -> None:
     async def story() -> None:
-        async with FakeHttp(ok(NODE, "X-Etcd-Index: 7")) as server, opened(server) as session:
-            reply = await session.ask("GET", "/n/10.1.0.0-24&fd00::-64/", QUORUM)
-            assert (str(reply.endpoint), reply.index, reply.content) == (server.url, 7, Action(Node("/a"), False))
-            assert server.requests[0].startswith("GET /v2/keys/n/10.1.0.0-24%26fd00%3A%3A-64?quorum=true HTTP/1.1\r\n")
-
-    run(story())
-
-
-def test_form_is_sent_encoded() -> None:
-    async def story() -> None:
-        async with FakeHttp(ok(NODE)) as server, opened(server) as session:
-            await session.ask("PUT", "/a", {"prevIndex": "3"}, {"value": '{"a":"&"}', "ttl": "60"})
-            assert "application/x-www-form-urlencoded" in server.requests[0]
-            assert server.requests[0].endswith("\r\n\r\nvalue=%7B%22a%22%3A%22%26%22%7D&ttl=60")
-
-    run(story())
-
-
-def test_password_is_sent_but_never_told() -> None:
-    async def story() -> None:
-        server = FakeHttp(ok('{"message":"Insufficient credentials"}', status="401 Unauthorized"))
-        async with server, opened(server, credentials=Credentials("root", "hidden")) as session:
-            with pytest.raises(Unavailable) as caught:
-                await session.ask("GET", "/a", QUORUM)
-            assert str(caught.value) == f"etcd v2 at {server.url}: Insufficient credentials"
-            assert "authorization: Basic cm9vdDpoaWRkZW4=" in server.requests[0]
-
-    run(story())
-
-
-@pytest.mark.parametrize("code", [100, 101, 105])
-def test_failure_that_is_an_answer_is_returned(code: int) -> None:
-    async def story() -> None:
-        async with FakeHttp(ok(failure(code), status="412 Precondition Failed")) as server, opened(server) as session:
-            assert (await session.ask("GET", "/a", QUORUM)).content == Failure(code, "told: /a")
-
-    run(story())
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (ok(failure(300), status="500 Internal Server Error"), "told: /a"),
-        (ok("upstream down\nmore", status="502 Bad Gateway"), "HTTP status 502 .*: upstream down$"),
-        (ok(""), "HTTP status 200 .*: nothing"),
-        (b"SSH-2.0\r\n\r\n", "not an HTTP answer"),
-    ],
-)
-def test_member_in_trouble_is_passed_over(answer: bytes, words: str) -> None:
-    async def story() -> None:
-        async with FakeHttp(answer, answer) as bad, FakeHttp(ok(NODE)) as good:
-            async with opened(bad, good) as session:
+        async with FakeHttp(*answers) as bad, FakeHttp(NODE, NODE) as good, opened(bad.url, good.url) as session:
+            for _ in range(2):
                 assert str((await session.ask("GET", "/a", QUORUM)).endpoint) == good.url
-            async with opened(bad) as session:
-                with pytest.raises(Unavailable, match=words):
+            assert len(bad.requests) == 1
+
+    run(story())
+
+
+def test_reply_tells_whether_an_earlier_attempt_may_have_had_its_effect() -> None:
+    async def story() -> None:
+        async with FakeHttp(b"", NODE) as bad, FakeHttp(NODE) as good:
+            async with opened(NOBODY, good.url) as session:
+                assert not (await session.ask("GET", "/a", QUORUM)).repeated
+            async with opened(bad.url, NOBODY, bad.url) as session:
+                with pytest.raises(Unavailable, match=r"closed without an answer; at .*: connection refused$"):
                     await session.ask("GET", "/a", QUORUM)
+        async with FakeHttp(b"") as bad, FakeHttp(NODE) as good, opened(bad.url, good.url) as session:
+            assert (await session.ask("GET", "/a", QUORUM)).repeated
 
     run(story())
 
 
-def test_server_without_the_api_is_not_offered() -> None:
+def test_connection_on_which_something_went_wrong_is_not_used_again() -> None:
     async def story() -> None:
-        async with FakeHttp(ok("404 page not found\n", status="404 Not Found")) as server, opened(server) as session:
-            with pytest.raises(NotOffered, match=r"has no etcd v2 API \(404 page not found\)"):
+        async with FakeHttp(NODE, TROUBLE, NODE) as server, opened(server.url) as session:
+            await session.ask("GET", "/a", QUORUM)
+            with pytest.raises(Unavailable, match="upstream down"):
                 await session.ask("GET", "/a", QUORUM)
+            assert server.connections == 1
+            await session.ask("GET", "/a", QUORUM)
+            assert server.connections == 2
 
     run(story())
 
 
-def test_wait_without_news_tells_how_far_nothing_happened() -> None:
+def test_watch_is_held_at_a_member_that_can_read_and_the_next_one_elsewhere_if_it_fails() -> None:
     async def story() -> None:
-        head = ok("hello", "X-Etcd-Index: 40").replace(b"hello", b"")
-        server = FakeHttp(ok(NODE, "X-Etcd-Index: 7"), head)
-        async with server, opened(server) as session, session.watching("/config", QUORUM) as watching:
-            assert watching.index == 7
-            assert await watching.wait("/a", {"wait": "true"}, 0.01) == (40, None)
-
-    run(story())
-
-
-def test_lost_memory_is_returned_and_any_other_failure_ends_the_watch() -> None:
-    async def story() -> None:
-        server = FakeHttp(ok(NODE), ok(failure(401), "X-Etcd-Index: 9", status="400 Bad Request"), ok(failure(300)))
-        async with server, opened(server) as session:
-            with pytest.raises(Unavailable, match="watch ended: told"):
+        silence = NODE[: NODE.index(b"\r\n\r\n") + 4]
+        no_leader = ok("{}", status="503 Service Unavailable")
+        async with (
+            FakeHttp(NODE, silence, no_leader) as first,
+            FakeHttp(NODE) as second,
+            opened(first.url, second.url) as session,
+        ):
+            expected = rf"^etcd v2 at {first.url}: watch ended: it has no leader$"
+            with pytest.raises(Unavailable, match=expected):
                 await listen(session)
+            assert str((await session.ask("GET", "/a", QUORUM)).endpoint) == second.url
+            assert len(first.requests) == 3
 
     async def listen(session: Session) -> None:
-        async with session.watching("/config", QUORUM) as watching:
-            assert await watching.wait("/a", {}, 5) == (9, Failure(401, "told: /a"))
-            await watching.wait("/a", {}, 5)
+        async with session.watching("/a") as member, member.wait("/a", 8) as waiting:
+            await waiting.news(0.01)
 
     run(story())
+
+
+def test_name_holds_every_address() -> None:
+    assert str(Session(["http://a:1", "b:2"], None, NO_TLS)) == "etcd v2 at http://a:1,http://b:2"

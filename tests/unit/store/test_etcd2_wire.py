@@ -43,11 +43,28 @@ def test_wrong_password_is_a_failure_without_code() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "ttl"),
+    [
+        ({"ttl": 60, "expiration": "2017-02-01T00:00:00Z"}, 60),
+        ({"ttl": -1, "expiration": "2017-02-01T00:00:00Z"}, 0),
+        ({"expiration": "2017-02-01T00:00:00Z"}, 0),
+        ({}, None),
+    ],
+)
+def test_only_a_node_without_expiration_stays(fields: dict[str, object], ttl: int | None) -> None:
+    answer = read_answer(json.dumps({"action": "get", "node": {"key": "/a", **fields}}).encode())
+    assert answer == Action(Node("/a", ttl=ttl), removal=False)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         *(b"", b"404 page not found\n", b"[]", b"\xff", b'{"node":7}', b'{"node":{"key":7}}', b'{"errorCode":"x"}'),
         *(b'{"node":{"nodes":7}}', b'{"node":{"nodes":[7]}}', b'{"node":{"key":"/a","ttl":"soon"}}'),
+        *(b'{"node":{"key":"\\ud800"}}', b'{"node":{"value":"\\udfff"}}'),
+        *(b"[" * 100_000, b'{"node":' + b'{"nodes":[' * 500 + b"]}" * 500 + b"}"),
     ],
+    ids=lambda body: body[:30].decode(errors="replace"),
 )
 def test_what_is_no_answer_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
@@ -58,7 +75,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["node", "nodes", "key", "value", "dir", "ttl", "errorCode"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["node", "nodes", "key", "value", "dir", "ttl", "expiration", "errorCode"]), inner
+        )
     ),
 )
 
