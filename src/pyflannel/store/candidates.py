@@ -5,7 +5,7 @@ Why not at once: a client of the API that nobody uses would cost start-up time a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pyflannel.settings import EtcdApi, Settings
@@ -19,32 +19,43 @@ if TYPE_CHECKING:
 class Candidates:
     """Stores in the order in which they are to be asked, each opened when an iteration first reaches it."""
 
-    def __init__(self, openers: Sequence[Callable[[], Store]]) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, openers: Mapping[str, Callable[[], Store]]) -> None:
+        """Nothing is opened yet.  ``openers`` have names that mean the same kind of store in every run."""
         self._openers = openers
-        self._opened: list[Store] = []
+        self._opened: dict[str, Store] = {}
 
     def __iter__(self) -> Iterator[Store]:
-        for index, opener in enumerate(self._openers):
-            if index == len(self._opened):
-                self._opened.append(opener())
-            yield self._opened[index]
+        for kind in self._openers:
+            yield self._open(kind)
+
+    def of_kind(self, kind: str) -> Store | None:
+        """The store of that kind; None if it is none of the candidates."""
+        return self._open(kind) if kind in self._openers else None
+
+    def kind(self, store: Store) -> str:
+        """Which of the candidates ``store`` is."""
+        return next(kind for kind, opened in self._opened.items() if opened is store)
 
     async def close(self) -> None:
         """Close those that were opened."""
-        for store in self._opened:
+        for store in self._opened.values():
             await store.close()
+
+    def _open(self, kind: str) -> Store:
+        if kind not in self._opened:
+            self._opened[kind] = self._openers[kind]()
+        return self._opened[kind]
 
 
 def candidates(settings: Settings) -> Candidates:
     """The store named by ``-store``, or etcd by way of the APIs that ``-etcd-api`` allows, the newer one first."""
     if settings.store:
-        return Candidates([lambda: _local(settings)])
-    etcd: dict[EtcdApi, Callable[[], Store]] = {
-        EtcdApi.V3: lambda: _etcd3(settings),
-        EtcdApi.V2: lambda: _etcd2(settings),
+        return Candidates({"local": lambda: _local(settings)})
+    etcd: dict[EtcdApi, tuple[str, Callable[[], Store]]] = {
+        EtcdApi.V3: ("etcd v3", lambda: _etcd3(settings)),
+        EtcdApi.V2: ("etcd v2", lambda: _etcd2(settings)),
     }
-    return Candidates([opener for api, opener in etcd.items() if settings.etcd_api in (EtcdApi.AUTO, api)])
+    return Candidates(dict(opener for api, opener in etcd.items() if settings.etcd_api in (EtcdApi.AUTO, api)))
 
 
 def _local(settings: Settings) -> Store:

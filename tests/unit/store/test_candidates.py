@@ -43,12 +43,21 @@ def test_a_store_is_opened_when_it_is_reached_and_only_once() -> None:
         opened.append(name)
         return MemoryStore(MemoryData())
 
-    stores = Candidates([lambda: opener("first"), lambda: opener("second")])
+    stores = Candidates({"one": lambda: opener("first"), "other": lambda: opener("second")})
     first = next(iter(stores))
     assert opened == ["first"]
     assert len(list(stores)) == 2
     assert next(iter(stores)) is first
     assert opened == ["first", "second"]
+
+
+def test_a_store_is_found_by_its_kind_without_opening_another() -> None:
+    stores = Candidates({"one": lambda: pytest.fail("not asked for"), "other": lambda: MemoryStore(MemoryData())})
+    found = stores.of_kind("other")
+    assert found is not None
+    assert stores.of_kind("other") is found
+    assert stores.kind(found) == "other"
+    assert stores.of_kind("third") is None
 
 
 def test_a_client_nobody_uses_is_not_imported() -> None:

@@ -141,12 +141,14 @@ def test_lost_history_is_made_up_for_by_a_new_list() -> None:
     run_jumping(scenario())
 
 
-def test_outage_is_told_once_with_its_reason_and_ended_by_a_list() -> None:
+def test_outage_is_told_once_for_each_reason_and_ended_by_a_list() -> None:
     async def scenario() -> None:
-        faults = iter([Unavailable("no route to host"), Unavailable("timed out"), Unavailable("timed out")])
+        reasons = ["no route to host", "timed out", "no route to host", "timed out"]
+        faults = iter([Unavailable(reason) for reason in reasons])
         store = MemoryStore(with_one(), fault=lambda _operation: next(faults, None))
         async with aclosing(following(store)) as feed:
-            assert await take(feed, 2) == [Outage("no route to host"), Snapshot(2, (ONE,))]
+            expected = [Outage("no route to host"), Outage("timed out"), Snapshot(2, (ONE,))]
+            assert await take(feed, 3) == expected
 
     run_jumping(scenario())
 
@@ -172,7 +174,7 @@ def test_waits_grow_to_their_limit_while_the_store_is_down() -> None:
         store = MemoryStore(with_one(), fault=lambda _operation: None if len(sleeps.seconds) == 8 else down()(""))
         async with aclosing(following(store, sleeps)) as feed:
             await take(feed, 2)
-        assert sleeps.seconds == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LAST_DELAY_S, LAST_DELAY_S]
+        assert sleeps.seconds == [0.1, 0.2, 0.4, 0.8, *[LAST_DELAY_S] * 4]
 
     run_jumping(scenario())
 
@@ -186,6 +188,21 @@ def test_every_wait_is_jittered() -> None:
             assert sleeps.seconds == pytest.approx([0.3, 0.6])
             await take(feed, 1)
             assert asyncio.get_running_loop().time() >= 3 * 300
+
+    run_jumping(scenario())
+
+
+@pytest.mark.parametrize(("hosts", "seconds"), [(1000, 300), (5000, 1500)])
+def test_thousands_of_hosts_list_more_rarely(hosts: int, seconds: int) -> None:
+    async def scenario() -> None:
+        data = MemoryData()
+        store = MemoryStore(data)
+        first = Snapshot(0, tuple(Lease(Subnet(IPv4Network((number << 8, 24))), HOST) for number in range(hosts)))
+        async with aclosing(following(store, first=first)) as feed:
+            assert await anext(feed) is first
+            while not isinstance(await anext(feed), Snapshot):
+                assert asyncio.get_running_loop().time() < seconds + 2 * SILENCE_S
+        assert asyncio.get_running_loop().time() >= seconds
 
     run_jumping(scenario())
 
