@@ -1,8 +1,13 @@
-"""Getting our lease, and keeping it.
+"""Keeping our lease, and giving it back.
 
 Rules of this file
   1. Every write compares: we never overwrite a record that changed since we read it (compat §11.4).
   2. A store that does not answer is waited for, however long; only another owner of our subnet is final.
+  3. A record of our subnet is ours if it bears our address, or says a thing that we wrote.  Any other is another
+     host's, and is left as it is.
+  4. When a lease is due is reckoned on a clock that goes on while the machine sleeps.  Timers do not, so the clock is
+     looked at every ``CLOCK_EVERY`` seconds: that is how late a renewal may be after waking up.
+  5. Nothing is tried without a pause twice, whatever the store or another host does to our record.
 """
 
 from __future__ import annotations
@@ -10,111 +15,78 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final, TypeVar
+import re
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
 
-from pyflannel.lease.alloc import Replace, Reuse, Take, choose
+from pyflannel.lease.alloc import bears_our_address, rival
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
-from pyflannel.lease.network import NetworkConfig
 from pyflannel.lease.table import LeaseTable, renew_in
+from pyflannel.lease.wire import subnet_name
+from pyflannel.linux.clock import boottime
 from pyflannel.store.api import Conflict, Store, Unavailable
+from pyflannel.tenancy import PAUSES, ConfigChanged, Tenant, acquire, address_of, patiently, release_surplus
+
+__all__ = ["ConfigChanged", "Keeper", "LeaseLost", "Tenant", "acquire", "patiently"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds to wait after the 1st, 2nd, … time the store did not answer."""
+CLOCK_EVERY: Final = 20.0
+"""Seconds between looks at the clock, at most."""
+LOOK_EVERY: Final = 30.0
+"""Seconds between looks at a record that we cannot put right for the time being."""
+CONFLICT_PAUSES: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Seconds before our record is written again when it was altered a 2nd, 3rd, … time; the last one from then on."""
+PEACE: Final = 1800.0
+"""Seconds for which our record must stand as we wrote it for a conflict to be over."""
+RELEASE_S: Final = 3.0
+"""How long the end of the agent may be held up by giving the lease back."""
+
+_MAC: Final = re.compile(r'"VtepMAC"\s*:\s*"([0-9A-Fa-f:.-]{1,23})"', re.IGNORECASE)
 
 
 class LeaseLost(Exception):
-    """Our subnet belongs to another host now; whoever starts again gets another subnet."""
+    """Our subnet belongs to another host now.
 
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who asks for a lease, and on what terms."""
-
-    config: NetworkConfig
-    attrs: Attrs
-    previous: Subnet | None
-    """The subnet we held when we last ran, if we know."""
-    margin: float
-    """Seconds before expiry at which a renewal is due at the latest (``-subnet-lease-renew-margin``)."""
-
-
-async def patiently(what: str, call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call to the store until it answers, saying what is wrong when that changes."""
-    said, failures = "", 0
-    while True:
-        try:
-            answer = await call()
-        except Unavailable as exc:
-            if str(exc) != said:
-                said = str(exc)
-                log.error("Couldn't %s, and go on trying: %s", what, exc)
-            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-            failures += 1
-        else:
-            if said:
-                log.info("The store answers again")
-            return answer
-
-
-async def acquire(store: Store, tenant: Tenant, rng: random.Random, listed: Snapshot | None = None) -> Lease:
-    """Our lease: the one we have, else the subnet we had, else a free one (compat §3.5).
-
-    ``listed`` is what the caller read of the store a moment ago; the store is asked again only if that is too old to
-    act upon.  Races with other hosts are lost and run again.  ``OutOfSubnets`` if the network is full.
+    Whoever acquires again, as a ``Tenant`` with neither ``previous`` nor ``written``, gets another subnet.
     """
-    while True:
-        attempt = partial(_attempt, store, tenant, tenant.previous, rng, listed)
-        try:
-            return await patiently("acquire a lease", attempt)
-        except Conflict as exc:
-            log.info("Another host was faster (%s); choosing again", exc)
-            # So that hosts which collided once do not march on in step.
-            await asyncio.sleep(rng.uniform(0.0, 0.1))
-            listed = None
 
-
-async def _attempt(
-    store: Store, tenant: Tenant, previous: Subnet | None, rng: random.Random, listed: Snapshot | None
-) -> Lease:
-    attrs = tenant.attrs
-    listed = listed or await store.leases()
-    choice = choose(
-        tenant.config,
-        listed.leases,
-        attrs.public_ip,
-        attrs.public_ipv6,
-        previous,
-        rng,
-        unreadable=listed.unreadable,
-    )
-    match choice:
-        case Reuse(lease):
-            address = attrs.public_ip or attrs.public_ipv6
-            log.info("Found lease (%s) for current IP (%s), reusing", lease.subnet, address)
-            return await store.update(lease, attrs, LEASE_TTL)
-        case Replace(lease):
-            log.warning("Our lease %s does not fit the network configuration any more; giving it back", lease.subnet)
-            await store.release(lease)
-            return await _attempt(store, tenant, lease.subnet, rng, None)
-        case Take(subnet, why):
-            log.info("Taking subnet %s", why)
-            return await store.create(subnet, attrs, LEASE_TTL)
+    def __init__(self, subnet: Subnet, winner: Lease) -> None:
+        """We held ``subnet``; now there is ``winner``, whose subnet is the same or overlaps it."""
+        self.subnet, self.winner = subnet, winner
+        verb = "now belongs" if winner.subnet == subnet else f"overlaps {winner.subnet}, which belongs"
+        super().__init__(
+            f"our subnet {subnet} {verb} to {address_of(winner.attrs)}: this host needs another one, and Docker must "
+            "then be restarted to use it; should one of the two hosts be a copy of the other, remove the subnet.env "
+            "and the state directory that were copied"
+        )
 
 
 class Keeper:
     """Renews one lease, and re-creates it should it vanish."""
 
-    def __init__(self, store: Store, tenant: Tenant, lease: Lease, rng: random.Random) -> None:
-        """Keep ``lease``, which was just written."""
+    def __init__(
+        self, store: Store, tenant: Tenant, lease: Lease, rng: random.Random, clock: Callable[[], float] = boottime
+    ) -> None:
+        """Keep ``lease``, which was just written; ``clock`` counts seconds, also while the machine sleeps."""
         self.lease = lease
-        self._store, self._tenant, self._rng = store, tenant, rng
+        """As we last wrote or read it.  May be kept for ``Tenant.written`` of the next run."""
+        self.conflict: str | None = None
+        """Another host publishes our address in our lease, over and over: who, and what to do about it."""
+        self._store, self._tenant, self._rng, self._clock = store, tenant, rng, clock
         self._doubt = asyncio.Event()
+        self._said: deque[Attrs] = deque([lease.attrs], maxlen=16)
+        if tenant.written is not None:
+            self._said.appendleft(tenant.written.attrs)
+        self._complaint = ""
+        self._failures = 0
+        self._not_before = clock()
+        self._restored, self._restored_at = 0, 0.0
+        self._due = 0.0
+        self._written(lease, clock())
 
     def publish(self, attrs: Attrs) -> None:
         """Say ``attrs`` in our lease from now on; the subnet stays."""
@@ -129,57 +101,177 @@ class Keeper:
     def recognises(self, table: LeaseTable) -> bool:
         """Whether the store's record of our lease says what we wrote."""
         held = table.leases.get(self.lease.subnet)
-        return held is not None and held.attrs == self._tenant.attrs
+        spoilt = any(_names(key, self.lease.subnet) for key in table.unreadable)
+        return held is not None and held.attrs == self._tenant.attrs and not spoilt
 
     async def run(self) -> None:
         """Renew in good time, for ever; ``LeaseLost`` when another host holds our subnet."""
         while True:
-            pause = renew_in(self.lease.ttl or LEASE_TTL, self._tenant.margin, self._rng.random())
-            log.debug("Waiting for %.0f s to renew lease", pause)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._doubt.wait()
-            except TimeoutError:
-                pass
-            if self._doubt.is_set():
-                self._doubt.clear()
-                await patiently("look after our lease", self._reclaim)
+            now = self._clock()
+            if now < self._not_before:
+                await asyncio.sleep(min(self._not_before - now, CLOCK_EVERY))
+            elif self._doubt.is_set():
+                await patiently("look after our lease", self._look, self._rng)
+            elif now >= self._due:
+                await patiently("renew our lease", self._renew, self._rng)
             else:
-                await patiently("renew our lease", self._renew)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(self._due - now, CLOCK_EVERY)):
+                        await self._doubt.wait()
+                self._make_peace()
+
+    async def release(self) -> None:
+        """Give the subnet back unless it is reserved for us, or not ours any more; call it once ``run`` has ended.
+
+        Takes ``RELEASE_S`` at most, says what came of it, and raises nothing.
+        """
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                log.info("%s", await self._released())
+        except (TimeoutError, Unavailable, Conflict) as exc:
+            why = str(exc) or f"no answer within {RELEASE_S:.0f} s"
+            log.warning("Could not release our lease %s, which will expire by itself: %s", self.lease.subnet, why)
+
+    async def _released(self) -> str:
+        held = _record(await self._store.leases(), self.lease.subnet)
+        if held is None:
+            return f"Our lease {self.lease.subnet} is gone already"
+        if held.attrs not in self._said:
+            return f"Leaving {held.subnet} alone, whose record is of {address_of(held.attrs)}, {_speaker(held.attrs)}"
+        if held.reservation:
+            return f"Keeping {held.subnet}, which is reserved for us"
+        await self._store.release(held)
+        return f"Released our lease {held.subnet}"
 
     async def _renew(self) -> None:
+        begun = self._clock()
         try:
-            self.lease = await self._store.renew(self.lease, LEASE_TTL)
+            self._written(await self._store.renew(self.lease, LEASE_TTL), begun)
             log.info("Lease renewed: %s", self.lease.subnet)
         except Conflict:
-            await self._reclaim()
+            await self._look()
 
-    async def _reclaim(self) -> None:
+    async def _look(self) -> None:
         """Make our record what it should be, unless it is another's now."""
-        mine, attrs = self.lease.subnet, self._tenant.attrs
-        snapshot = await self._store.leases()
-        held = next((lease for lease in snapshot.leases if lease.subnet == mine), None)
+        self._doubt.clear()
+        begun, snapshot = self._clock(), await self._store.leases()
         try:
-            if held is None:
-                log.warning("Our lease %s has vanished from the store; writing it again", mine)
-                self.lease = await self._store.create(mine, attrs, LEASE_TTL)
-            elif not self._is_ours(held.attrs):
-                raise LeaseLost(
-                    f"subnet {mine} now belongs to {held.attrs.public_ip or held.attrs.public_ipv6}; "
-                    "starting again will lease another one, and Docker must then be restarted"
-                )
-            elif held.attrs != attrs:
-                log.warning("Our lease %s does not say what it should; writing it again", mine)
-                self.lease = await self._store.update(held, attrs, LEASE_TTL)
-            else:
-                # Somebody renewed or copied it; from now on compare with what stands there.
-                self.lease = await self._store.renew(held, LEASE_TTL)
+            await self._put_right(snapshot, begun)
         except Conflict:
+            self._look_in(PAUSES[min(self._failures, len(PAUSES) - 1)] * self._rng.uniform(0.8, 1.2))
+            self._failures += 1
+
+    async def _put_right(self, snapshot: Snapshot, begun: float) -> None:
+        mine, tenant = self.lease.subnet, self._tenant
+        held = _record(snapshot, mine)
+        spoilt = next((each for each in snapshot.unreadable if _names(each.key, mine)), None)
+        if spoilt is not None:
+            self._complain(
+                f"Our lease cannot be read any more, nor written while that record is there: {spoilt.key}: "
+                f"{spoilt.reason}; remove the key, and it is written again"
+            )
+            self._look_in(LOOK_EVERY)
+            return
+        if held is not None and not self._is_ours(held.attrs):
+            raise LeaseLost(mine, held)
+        created = None if held is None else held.created
+        older = rival(tenant.config, mine, snapshot.leases, tenant.attrs, created=created)
+        if older is not None:
+            if held is not None:
+                await self._store.release(held)
+            raise LeaseLost(mine, older)
+        await release_surplus(self._store, snapshot, mine, self._said, tenant.attrs)
+        if held is None:
+            log.warning("Our lease %s has vanished from the store; writing it again", mine)
+            self._say(tenant.attrs)
+            self._written(await self._store.create(mine, tenant.attrs, LEASE_TTL), begun)
+            # Somebody may have been before us, under another key.
             self.look_again()
+        elif held.attrs == tenant.attrs:
+            # Somebody renewed or copied it; from now on compare with what stands there.
+            self._written(await self._store.renew(held, LEASE_TTL), begun)
+        elif held.attrs in self._said:
+            await self._rewrite(held, begun)
+        else:
+            await self._contradict(held, begun)
+
+    async def _contradict(self, held: Lease, begun: float) -> None:
+        """Our record bears our address, and yet says what we did not write.
+
+        Once that is somebody's mistake, or another agent that was started here.  If it happens again, there are two
+        hosts with this address, and no more is won by writing than a moment each.
+        """
+        if begun - self._restored_at >= PEACE:
+            self._restored = 0
+        if self._restored:
+            self._name_conflict(held)
+            pause = CONFLICT_PAUSES[min(self._restored, len(CONFLICT_PAUSES)) - 1]
+            if begun < self._restored_at + pause:
+                self._look_in(min(self._restored_at + pause - begun, LOOK_EVERY))
+                return
+        level = logging.WARNING if self.conflict is None else logging.DEBUG
+        log.log(level, "Our lease %s does not say what it should; writing it again", held.subnet)
+        await self._rewrite(held, begun)
+        self._restored, self._restored_at = self._restored + 1, begun
+
+    async def _rewrite(self, held: Lease, begun: float) -> None:
+        attrs = self._tenant.attrs
+        self._say(attrs)
+        self._written(await self._store.update(held, attrs, LEASE_TTL), begun)
+
+    def _name_conflict(self, held: Lease) -> None:
+        if self.conflict is None:
+            self.conflict = (
+                f"another host publishes our address {address_of(held.attrs)} in our lease of {held.subnet}, "
+                f"as {_speaker(held.attrs)}: only one of the two can be reached. Give each host an address of its own, "
+                "with -public-ip where it is not the one of an interface; if one is a clone of the other, remove the "
+                "subnet.env (/run/flannel/subnet.env) and the state directory (/var/lib/flannel) it was cloned with"
+            )
+            log.error("%s", self.conflict[0].upper() + self.conflict[1:])
+
+    def _make_peace(self) -> None:
+        if self.conflict is not None and self._clock() - self._restored_at >= PEACE:
+            self.conflict, self._restored = None, 0
+            log.info("Nobody else has written our lease %s for a while", self.lease.subnet)
 
     def _is_ours(self, attrs: Attrs) -> bool:
-        """Whether a record of our subnet bears the address we have, or the one we had when we last wrote it."""
-        return any(
-            (attrs.public_ip, attrs.public_ipv6) == (own.public_ip, own.public_ipv6)
-            for own in (self._tenant.attrs, self.lease.attrs)
-        )
+        return bears_our_address(self._tenant.config, attrs, self._tenant.attrs) or attrs in self._said
+
+    def _say(self, attrs: Attrs) -> None:
+        """Remember ``attrs`` as our words, before they are sent: whether they arrive is not always told."""
+        if attrs not in self._said:
+            self._said.append(attrs)
+
+    def _written(self, lease: Lease, begun: float) -> None:
+        """Our record is as it should be, and lives from ``begun`` on at least."""
+        self.lease = lease
+        pause = renew_in(LEASE_TTL if lease.ttl is None else lease.ttl, self._tenant.margin, self._rng.random())
+        self._due = begun + max(1.0, pause)
+        self._failures, self._complaint = 0, ""
+        log.debug("Waiting for %.0f s to renew lease", self._due - begun)
+
+    def _look_in(self, pause: float) -> None:
+        self._not_before = self._clock() + pause
+        self._doubt.set()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
+            log.error("%s", text)
+
+
+def _record(snapshot: Snapshot, subnet: Subnet) -> Lease | None:
+    return next((lease for lease in snapshot.leases if lease.subnet == subnet), None)
+
+
+def _names(key: str, subnet: Subnet) -> bool:
+    return key.rpartition("/")[2] == subnet_name(subnet)
+
+
+def _speaker(attrs: Attrs) -> str:
+    """Who wrote a record that bears our address, as far as it tells; its backend data may be any JSON."""
+    mac = _MAC.search(f"{attrs.backend_data} {attrs.backend_v6_data}")
+    if mac is not None:
+        return f"VTEP MAC {mac[1]}"
+    data = attrs.backend_data or attrs.backend_v6_data
+    return "a host without backend data" if data is None else f"a host with the backend data {data[:80]!a}"

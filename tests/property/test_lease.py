@@ -161,7 +161,7 @@ ROOMY = st.one_of(st.builds(Subnet, ROOMY4), st.builds(Subnet, ROOMY4, SMALL6))
 RIVALS = st.builds(
     lambda subnet, host, created: Lease(subnet, Attrs(IPv4Address(host)), created=created),
     ROOMY,
-    st.integers(1, 2),
+    st.integers(1, 2) | st.integers(0x0A020000, 0x0A020000 + 1023),
     st.integers(0, 20),
 )
 PUTS = st.lists(st.tuples(RIVALS, CLAIMS), min_size=3, max_size=25)
@@ -174,12 +174,29 @@ def naive_winners(records: dict[Subnet, Record], own: Subnet | None) -> set[Leas
     def rank(record: Record) -> tuple[bool, int, str]:
         return record[0].subnet != own, record[0].created, subnet_name(record[0].subnet)
 
-    kept: list[Record] = []
-    for lease, claims in sorted(records.values(), key=rank):
-        others_subnet = own is not None and lease.subnet != own and lease.subnet.overlaps(own)
-        if not others_subnet and not any(lease.subnet.overlaps(other.subnet) or claims & held for other, held in kept):
-            kept.append((lease, claims))
-    return {lease for lease, _ in kept}
+    def conflict(one: Record, other: Record) -> bool:
+        if own in (one[0].subnet, other[0].subnet):
+            ours, theirs = (one[0], other[0]) if one[0].subnet == own else (other[0], one[0])
+            return theirs.subnet.overlaps(ours.subnet) or within(theirs, ours.subnet)
+        return (
+            one[0].subnet.overlaps(other[0].subnet)
+            or within(one[0], other[0].subnet)
+            or within(other[0], one[0].subnet)
+            or bool(one[1] & other[1])
+        )
+
+    nobody = frozenset[Claim]()
+    kept: list[Record] = [] if own is None or own in records else [(Lease(own, Attrs(None)), nobody)]
+    for record in sorted(records.values(), key=rank):
+        if not any(conflict(record, other) for other in kept):
+            kept.append(record)
+    return {lease for lease, _ in kept if lease.subnet in records}
+
+
+def within(lease: Lease, subnet: Subnet) -> bool:
+    """Whether the host of ``lease`` is in ``subnet``."""
+    host = lease.attrs.public_ip
+    return host is not None and lease.subnet.ipv4 is not None and subnet.ipv4 is not None and host in subnet.ipv4
 
 
 @settings(max_examples=400)

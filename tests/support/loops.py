@@ -26,8 +26,13 @@ def run_jumping(scenario: Coroutine[object, object, T]) -> T:
     An hour passes at once, and the order of events is the same every time.  A scenario in which nothing will ever
     happen again is an error.
     """
-    with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
+    with jumping_runner() as runner:
         return runner.run(scenario)
+
+
+def jumping_runner() -> asyncio.Runner:
+    """What ``run_jumping`` runs in, for a scenario in several parts: between them, time and all tasks stand still."""
+    return asyncio.Runner(loop_factory=_JumpingLoop)
 
 
 class _JumpingSelector(selectors.DefaultSelector):

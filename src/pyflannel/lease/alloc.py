@@ -5,18 +5,21 @@ Rules of this file
      A lost race means a new list and a new decision.
   2. Chance comes in as an argument.
   3. No answer overlaps a record of the list, readable or not, whatever its length.
+  4. Two hosts which chose at the same moment may still get subnets that overlap under different keys: the IPv6 halves
+     of their subnets differ, or their lengths.  A second list shows it to the younger one, which then gives way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Protocol, TypeAlias
 
+from pyflannel.lease.contest import refusal
 from pyflannel.lease.model import Attrs, Lease, Subnet, Unreadable
 from pyflannel.lease.network import IPv4Range, IPv6Range, NetworkConfig
-from pyflannel.lease.wire import BadRecord, parse_subnet_name
+from pyflannel.lease.wire import BadRecord, parse_subnet_name, subnet_name
 
 Span: TypeAlias = IPv4Range | IPv6Range
 IPAddress: TypeAlias = IPv4Address | IPv6Address
@@ -39,12 +42,14 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """The store has a lease of ours which does not fit the network any more: release it, list again, choose again.
+    """The store has a lease of ours which we cannot stay in: release it, list again, choose again.
 
     Giving its subnet as ``previous`` then keeps the half that still fits.
     """
 
     lease: Lease
+    why: str = field(default="", compare=False)
+    """For the log: what is wrong with it, as the end of a sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +78,20 @@ def choose(
     rng: Lots,
     *,
     unreadable: Iterable[Unreadable] = (),
+    written: Lease | None = None,
+    attrs: Attrs | None = None,
 ) -> Reuse | Replace | Take:
     """What the host with these addresses should do to get a subnet; ``OutOfSubnets`` if there is none to take.
 
-    A lease is ours if it bears our IPv4 address; in a network without IPv4, if it bears our IPv6 address.  Of several
-    such leases the first in the list is meant, as with Go.  ``previous`` is the subnet we held when we last ran: each
-    half of it that is free and fits is taken again, so a host keeps its IPv4 subnet when IPv6 is switched on.
+    Which leases are ours is told by ``own_lease``.  ``previous`` is the subnet we held when we last ran (without it,
+    that of ``written``): each half of it that is free and fits is taken again, so a host keeps its IPv4 subnet when
+    IPv6 is switched on.
     """
-    own = own_lease(config, leases, public_ip, public_ipv6)
+    if previous is None and written is not None:
+        previous = written.subnet
+    own = own_lease(config, leases, public_ip, public_ipv6, previous=previous, written=written, attrs=attrs)
     if own is not None:
-        return Reuse(own) if _fits(config, own.subnet) else Replace(own)
+        return _keep(config, own, leases, Attrs(public_ip, public_ipv6))
     taken = [lease.subnet for lease in leases] + list(_named(unreadable))
     ipv4 = ipv6 = None
     why: list[str] = []
@@ -100,19 +109,92 @@ def choose(
 
 
 def own_lease(
-    config: NetworkConfig, leases: Iterable[Lease], public_ip: IPv4Address | None, public_ipv6: IPv6Address | None
+    config: NetworkConfig,
+    leases: Iterable[Lease],
+    public_ip: IPv4Address | None,
+    public_ipv6: IPv6Address | None,
+    *,
+    previous: Subnet | None = None,
+    written: Lease | None = None,
+    attrs: Attrs | None = None,
 ) -> Lease | None:
-    """The lease that the host with these addresses has, whether or not it fits the network."""
+    """The lease that the host with these addresses has, whether or not it fits the network.
 
-    def is_ours(attrs: Attrs) -> bool:
-        if config.ipv4 is not None:
-            return public_ip is not None and attrs.public_ip == public_ip
-        return public_ipv6 is not None and attrs.public_ipv6 == public_ipv6
+    A lease is ours if it bears our address.  If our address changed while we did not run, it bears the former one;
+    then it is ours if it is, word for word, what we wrote last (``written``), or if it is about the subnet we held
+    (``previous``) and says the backend data which we publish (``attrs``): a VTEP MAC is nobody else's.
 
-    return next((lease for lease in leases if is_ours(lease.attrs)), None)
+    Of several, one that fits comes first, then a reservation for our address, then what we held before, then the oldest
+    (by which the others go), then the first in the list, as with Go.
+    """
+    us = Attrs(public_ip, public_ipv6)
+    held = [each for each in (previous, None if written is None else written.subnet) if each is not None]
+
+    def is_ours(lease: Lease) -> bool:
+        if bears_our_address(config, lease.attrs, us) or lease == written:
+            return True
+        return lease.subnet == previous and attrs is not None and _same_backend_data(lease.attrs, attrs)
+
+    def rank(lease: Lease) -> tuple[bool, bool, bool, int]:
+        reserved = lease.reservation and bears_our_address(config, lease.attrs, us)
+        return not fits(config, lease.subnet), not reserved, lease.subnet not in held, lease.created
+
+    return min(filter(is_ours, leases), key=rank, default=None)
 
 
-def _fits(config: NetworkConfig, subnet: Subnet) -> bool:
+def bears_our_address(config: NetworkConfig, attrs: Attrs, us: Attrs) -> bool:
+    """Whether a record names the address of ``us``: the IPv4 one; in a network without IPv4, the IPv6 one."""
+    if config.ipv4 is not None:
+        return us.public_ip is not None and attrs.public_ip == us.public_ip
+    return us.public_ipv6 is not None and attrs.public_ipv6 == us.public_ipv6
+
+
+def rival(
+    config: NetworkConfig, subnet: Subnet, leases: Iterable[Lease], us: Attrs, *, created: int | None = None
+) -> Lease | None:
+    """A record of another host that overlaps ``subnet`` under another key and is older than ours, which is ``created``.
+
+    Every host goes by that one and leaves ours out (``lease.contest``).  None for ``created``: we have no record, and
+    anybody's is older.  Records that never count are nobody's rival.
+    """
+    for lease in leases:
+        if lease.subnet == subnet or not _overlap(lease.subnet, subnet):
+            continue
+        older = created is None or (lease.created, subnet_name(lease.subnet)) < (created, subnet_name(subnet))
+        if older and not bears_our_address(config, lease.attrs, us) and refusal(lease, config) is None:
+            return lease
+    return None
+
+
+def _keep(config: NetworkConfig, own: Lease, leases: Iterable[Lease], us: Attrs) -> Reuse | Replace:
+    if not fits(config, own.subnet):
+        return Replace(own, "does not fit the network configuration any more")
+    older = rival(config, own.subnet, leases, us, created=own.created)
+    if older is not None:
+        whose = older.attrs.public_ip or older.attrs.public_ipv6
+        return Replace(own, f"overlaps {older.subnet}, which {whose} leased before us")
+    return Reuse(own)
+
+
+def _same_backend_data(attrs: Attrs, ours: Attrs) -> bool:
+    """Whether a record says of the backend what ours does, and that is something of which there are no two."""
+    data = (attrs.backend_type, attrs.backend_data, attrs.backend_v6_data)
+    return data[1:] != (None, None) and data == (ours.backend_type, ours.backend_data, ours.backend_v6_data)
+
+
+def _overlap(one: Subnet, other: Subnet) -> bool:
+    return _share(one.ipv4, other.ipv4) or _share(one.ipv6, other.ipv6)
+
+
+def _share(one: IPNetwork | None, other: IPNetwork | None) -> bool:
+    """Whether two networks of one family overlap: the longer prefix begins with the shorter one."""
+    if one is None or other is None:
+        return False
+    shift = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> shift == int(other.network_address) >> shift
+
+
+def fits(config: NetworkConfig, subnet: Subnet) -> bool:
     """Whether the subnet is one this network could hand out: of the right families, lengths and ranges."""
     return _within(config.ipv4, subnet.ipv4) and _within(config.ipv6, subnet.ipv6)
 
