@@ -49,6 +49,10 @@ test: check tools ## every lane: the above, then real stores, real kernel, real 
 soak: install tools ## half an hour of random faults against a running agent; SOAK_SECONDS=N for another time
 	PYFLANNEL_SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/netns/test_soak.py
 
+.PHONY: fuzz
+fuzz: install ## a million hostile records and configurations; FUZZ_RECORDS=N for another number, FUZZ_SEED=S to repeat a run
+	FUZZ_RECORDS=$(or $(FUZZ_RECORDS),1000000) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m tests.fuzz
+
 .PHONY: bench
 bench: install tools ## print the performance tables of docs/performance.md
 	$(BIN)/python -m tests.bench

@@ -28,13 +28,15 @@ from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
 from pyflannel.lease.contest import Claim
 from pyflannel.lease.fields import Fields, read_object
-from pyflannel.lease.model import Attrs, Lease
+from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.lease.refusal import self_reference
 from pyflannel.state import (
     Address,
     FdbEntry,
     Identity,
     IPAddress,
+    IPInterface,
     IPNetwork,
     Item,
     Link,
@@ -65,8 +67,12 @@ METRICS: Final = 4096
 IPV6_METRIC: Final = 1024
 """What the kernel gives an IPv6 route that asks for none (IP6_RT_PRIO_USER)."""
 
-_PLAIN_DATA: Final = re.compile(r'\{"VNI":(?:0|[1-9][0-9]{0,7}),"VtepMAC":"([0-9a-f:]+)"\}')
+_PLAIN_DATA: Final = re.compile(r'\{"VNI":(0|[1-9][0-9]{0,6}),"VtepMAC":"([0-9a-f:]{17})"\}')
 """What every flannel of today publishes.  Reading it as JSON comes to the same, and takes four times as long."""
+_OLD_VNIS: Final = 2**16
+"""flannel from v0.14 to v0.25 publishes the lower 16 bits of its VNI."""
+_LONGEST_MAC: Final = 40
+"""Characters of a wrong one that a reason repeats."""
 _WINDOWS_KEYS: Final = ("MacPrefix", "Name")
 
 
@@ -124,7 +130,11 @@ class Vxlan:
             devices=frozenset(self.devices),
             networks=tuple(item.network for item in ranges if item is not None),
             sysctls=frozenset((dev, "ipv6", "accept_ra") for dev in self.devices),
-            identities=tuple(Identity(dev, self.vni, view.macs[dev]) for dev in self.devices if dev in view.macs),
+            identities=tuple(
+                Identity(dev, self.vni, view.macs[dev], address)
+                for dev, address in self._addresses(view.own)
+                if dev in view.macs
+            ),
         )
 
     def self_items(self, view: View) -> tuple[Item, ...]:
@@ -132,18 +142,29 @@ class Vxlan:
         items: list[Item] = []
         if self.ipv4 is not None and view.own.ipv4 is not None:
             items += self._device(view, self.ipv4, view.underlay.ipv4)
-            items.append(Address(self.ipv4.dev, IPv4Interface(view.own.ipv4.network_address)))
         if self.ipv6 is not None and view.own.ipv6 is not None:
             items += self._device(view, self.ipv6, view.underlay.ipv6)
-            items.append(Address(self.ipv6.dev, IPv6Interface(view.own.ipv6.network_address)))
-        return tuple(items)
+        return (*items, *(Address(dev, address) for dev, address in self._addresses(view.own)))
+
+    def _addresses(self, own: Subnet) -> Iterator[tuple[str, IPInterface]]:
+        """Ours on each device."""
+        if self.ipv4 is not None and own.ipv4 is not None:
+            yield self.ipv4.dev, IPv4Interface(own.ipv4.network_address)
+        if self.ipv6 is not None and own.ipv6 is not None:
+            yield self.ipv6.dev, IPv6Interface(own.ipv6.network_address)
 
     def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
         """Neighbour, FDB entry and route for each family that both of us have."""
         if lease.attrs.backend_type != self.type:
             raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {self.type!r}")
+        under = view.underlay
+        flaw = self_reference(lease, (under.ipv4, under.public_ip, under.ipv6, under.public_ipv6))
+        if flaw is not None:
+            raise Refused(flaw)
         items: list[Item] = []
         for family, subnet, mac, host in self._ends(lease):
+            if mac == view.macs.get(family.dev):
+                raise Refused(f"publishes {family.claim} {mac}, as {view.own}, which is ours")
             gateway = subnet.network_address
             items.append(Neighbour(family.dev, gateway, mac))
             items.append(FdbEntry(family.dev, mac, host))
@@ -174,11 +195,33 @@ class Vxlan:
         if self.ipv4 is not None and subnet.ipv4 is not None:
             if attrs.public_ip is None:
                 raise Refused("has an IPv4 subnet but no PublicIP")
-            yield self.ipv4, subnet.ipv4, _vtep_mac("BackendData", attrs.backend_data), attrs.public_ip
+            yield self.ipv4, subnet.ipv4, self._vtep_mac("BackendData", attrs.backend_data), attrs.public_ip
         if self.ipv6 is not None and subnet.ipv6 is not None:
             if attrs.public_ipv6 is None:
                 raise Refused("has an IPv6 subnet but no PublicIPv6")
-            yield self.ipv6, subnet.ipv6, _vtep_mac("BackendV6Data", attrs.backend_v6_data), attrs.public_ipv6
+            yield self.ipv6, subnet.ipv6, self._vtep_mac("BackendV6Data", attrs.backend_v6_data), attrs.public_ipv6
+
+    def _vtep_mac(self, key: str, data: str | None) -> Mac:
+        """The VtepMAC of a peer.  Its VNI, if it says one, has to be ours: it hears no other."""
+        if data is None:
+            raise Refused(f"has no {key}: expected one with a VtepMAC")
+        plain = _PLAIN_DATA.fullmatch(data)
+        try:
+            if plain is not None:
+                vni, text = int(plain[1]), plain[2]
+            else:
+                fields = Fields(read_object(data), f"{key}.")
+                vni, text = fields.integer("VNI", self.vni, 0, MAX_VNI), fields.text("VtepMAC", "")
+            if len(text) > _LONGEST_MAC:
+                raise ValueError(f"not a MAC address: a text of {len(text)} characters")
+            mac = Mac.parse(text)
+        except ValueError as exc:
+            raise Refused(f"{key} has no usable VtepMAC: {exc}: expected one like c6:d2:32:6f:8f:44") from None
+        if not mac.is_unicast:
+            raise Refused(f"{key}.VtepMAC {mac} is not the address of one host")
+        if vni != self.vni and vni != self.vni % _OLD_VNIS:
+            raise Refused(f"publishes VNI {vni}, and ours is {self.vni}: neither would hear the other")
+        return mac
 
     def _device(self, view: View, family: Family, local: IPAddress | None) -> tuple[Item, ...]:
         spec = VxlanSpec(self.vni, view.underlay.name, local, self.port, self.learning, self.gbp)
@@ -241,18 +284,3 @@ def _metric(subnet: IPNetwork, spread: bool) -> int:
     if subnet.version == 6:
         return IPV6_METRIC
     return 1 + (int(subnet.network_address) >> (subnet.max_prefixlen - subnet.prefixlen)) % METRICS if spread else 0
-
-
-def _vtep_mac(key: str, data: str | None) -> Mac:
-    """The VtepMAC of a peer; other keys (VNI, and whatever the future brings) are its own business."""
-    if data is None:
-        raise Refused(f"has no {key}")
-    plain = _PLAIN_DATA.fullmatch(data)
-    try:
-        text = plain[1] if plain is not None else Fields(read_object(data), f"{key}.").text("VtepMAC", "")
-        mac = Mac.parse(text)
-    except ValueError as exc:
-        raise Refused(f"{key} has no usable VtepMAC: {exc}") from None
-    if not mac.is_unicast:
-        raise Refused(f"{key}.VtepMAC {mac} is not the address of one host")
-    return mac

@@ -6,11 +6,13 @@ Rules of this file
   3. An integer has neither fraction nor exponent; ``1`` is no switch and ``true`` no number.
   4. A message repeats the wrong value it found, but neither an object nor a list, nor what stands where a text is
      expected: there may be a secret in it.
+  5. Whoever wrote the text may mean harm: there are bounds to how much of it is repeated or complained about.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final, NoReturn, TypeAlias
@@ -28,6 +30,12 @@ _KINDS: Final[dict[type, str]] = {
 }
 _SHOWN: Final = 60
 """How many characters of a wrong value a message repeats."""
+_COMPLAINTS: Final = 20
+"""How many unknown keys are complained about one by one."""
+DEEPEST: Final = 64
+"""How many objects and lists may lie in one another.  Python's own bound depends on who calls, and on the version: a
+record near it could be read today and not tomorrow."""
+_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class ConfigError(ValueError):
@@ -39,13 +47,27 @@ def read_object(text: str) -> dict[str, JSON]:
 
     ``ValueError`` with a reason for anything else, whatever ``text`` may be.
     """
-    try:
-        value: JSON = json.loads(text, object_pairs_hook=_last_wins, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    refuse_deep(text)
+    value: JSON = json.loads(text, object_pairs_hook=_last_wins, parse_constant=refuse_constant)
     if not isinstance(value, dict):
         raise ValueError(f"{kind(value)} instead of an object")
     return value
+
+
+def refuse_deep(text: str) -> None:
+    """``ValueError`` if more than ``DEEPEST`` objects and lists lie in one another in what may be JSON."""
+    if text.count("{") + text.count("[") <= DEEPEST:
+        return
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth > DEEPEST:
+            raise ValueError(f"nested too deeply: expected at most {DEEPEST} objects and lists in one another")
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """``ValueError``: for Python's decoder, which otherwise reads NaN and Infinity."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def kind(value: JSON) -> str:
@@ -85,7 +107,7 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool):
             self.refuse(name, expected)
         if value < low or (high is not None and value > high):
-            raise ConfigError(f"{self._prefix}{name} {_shown(value)} is out of range: expected {expected}")
+            raise ConfigError(f"{self._prefix}{name} {shown(value)} is out of range: expected {expected}")
         return value
 
     def flag(self, name: str, default: bool) -> bool:
@@ -109,7 +131,7 @@ class Fields:
     def refuse(self, name: str, expected: str) -> NoReturn:
         """Raise the ``ConfigError`` for a key whose value is not what it should be."""
         value = self._values.get(name.casefold())
-        repeated = f" ({_shown(value)})" if isinstance(value, int | float | str) else ""
+        repeated = f" ({shown(value)})" if isinstance(value, int | float | str) else ""
         raise ConfigError(f"{self._prefix}{name} holds {kind(value)}{repeated}: expected {expected}")
 
     def unread(self) -> tuple[str, ...]:
@@ -117,8 +139,16 @@ class Fields:
         return tuple(self._spelling[name] for name in self._values if name not in self._known)
 
     def complaints(self) -> tuple[str, ...]:
-        """After all reading is done: a warning for each of the ``unread`` keys, with the known key it resembles."""
-        return tuple(self._complaint(name) for name in self.unread())
+        """After all reading is done: a warning for each of the ``unread`` keys, with the known key it resembles.
+
+        Where there are very many, one warning speaks of the rest.
+        """
+        unread = self.unread()
+        each = [self._complaint(name) for name in unread[:_COMPLAINTS]]
+        if len(unread) > _COMPLAINTS:
+            where = self._prefix.rstrip(".") or "the configuration"
+            each.append(f"{len(unread) - _COMPLAINTS} more keys of {where} are not known, and have no effect")
+        return tuple(each)
 
     def _complaint(self, name: str) -> str:
         near = get_close_matches(name.casefold(), self._known, n=1)
@@ -136,10 +166,7 @@ def _last_wins(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return members
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _shown(value: float | str) -> str:
+def shown(value: float | str) -> str:
+    """A value as JSON spells it, cut short where it is long: for messages."""
     text = json.dumps(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -17,7 +17,12 @@ from typing import Final
 
 from pyflannel.lease.fields import JSON as JSON
 from pyflannel.lease.fields import ConfigError as ConfigError
-from pyflannel.lease.fields import Fields, read_object
+from pyflannel.lease.fields import Fields, read_object, shown
+
+LONGEST_CONFIG: Final = 64 * 1024
+"""Characters.  A real one has a few hundred; the store would take a million, and everybody reads it."""
+LONGEST_TYPE: Final = 64
+"""Characters of ``Backend.Type``, which messages repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class NetworkConfig:
 
 def parse_network_config(text: str) -> NetworkConfig:
     """Read the record ``<prefix>/config``; ``ConfigError`` if no network can be made of it."""
+    if len(text) > LONGEST_CONFIG:
+        raise ConfigError(f"the network configuration has {len(text)} characters: expected at most {LONGEST_CONFIG}")
     try:
         fields = Fields(read_object(text))
     except ValueError as exc:
@@ -94,6 +101,8 @@ class _Family:
     usual_len: int
     """What a host gets if the network is large enough for four such subnets, and ``SubnetLen`` is not given."""
     example: str
+    unfit: tuple[tuple[int, int, str], ...]
+    """Address, prefix length and name of what no container can have: no host forwards a packet from or to there."""
 
     @property
     def longest(self) -> int:
@@ -107,8 +116,23 @@ class _Family:
         return f"{self.address(number)}/{length}"
 
 
-_IPV4: Final = _Family("", "EnableIPv4", 4, 32, 24, "10.2.0.0/16")
-_IPV6: Final = _Family("IPv6", "EnableIPv6", 6, 128, 64, "fd00:10:2::/48")
+_IPV4: Final = _Family(
+    *("", "EnableIPv4", 4, 32, 24, "10.2.0.0/16"),
+    unfit=(
+        (0, 8, "addresses of no host"),
+        (127 << 24, 8, "loopback addresses"),
+        (224 << 24, 4, "multicast addresses"),
+        (0xFFFFFFFF, 32, "the broadcast address"),
+    ),
+)
+_IPV6: Final = _Family(
+    *("IPv6", "EnableIPv6", 6, 128, 64, "fd00:10:2::/48"),
+    unfit=(
+        (0, 8, "reserved addresses"),
+        (0xFE80 << 112, 10, "link-local addresses"),
+        (0xFF << 120, 8, "multicast addresses"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +202,10 @@ def _network(fields: Fields, family: _Family) -> tuple[int, int]:
     network = number >> (family.bits - prefix_len) << (family.bits - prefix_len)
     if network == prefix_len == 0:
         raise ConfigError(f"{name} {text} is every address there is: expected {expected}")
+    last = network | ((1 << (family.bits - prefix_len)) - 1)
+    for first, bits, what in family.unfit:
+        if network <= first | ((1 << (family.bits - bits)) - 1) and first <= last:
+            raise ConfigError(f"{name} {text} has {what} in it ({family.net(first, bits)}): expected {expected}")
     return network, prefix_len
 
 
@@ -186,7 +214,7 @@ def _subnet_len(fields: Fields, family: _Family, network: int, prefix_len: int) 
     name, whole = f"{family.prefix}SubnetLen", f"{family.prefix}Network {family.net(network, prefix_len)}"
     given = fields.integer(name, 0, 0)
     if given > family.longest:
-        raise ConfigError(f"{name} {given} leaves no usable subnet: it must be at most {family.longest}")
+        raise ConfigError(f"{name} {shown(given)} leaves no usable subnet: it must be at most {family.longest}")
     if prefix_len > family.longest - 2:
         raise ConfigError(f"{whole} is too small: its prefix length must be at most {family.longest - 2}")
     if given and given < prefix_len + 2:
@@ -237,4 +265,8 @@ def _backend(fields: Fields) -> tuple[str, Mapping[str, JSON]]:
     backend_type = Fields(options, "Backend.").text("Type", "")
     if not backend_type:
         raise ConfigError('Backend.Type is missing or empty: expected the name of a backend, such as "vxlan"')
+    if len(backend_type) > LONGEST_TYPE:
+        raise ConfigError(
+            f'Backend.Type has {len(backend_type)} characters: expected the name of a backend, such as "vxlan"'
+        )
     return backend_type.lower(), options

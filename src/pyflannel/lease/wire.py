@@ -20,15 +20,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from sys import intern
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
-from pyflannel.lease.fields import JSON, kind
+from pyflannel.lease.fields import JSON, kind, refuse_constant, refuse_deep
 from pyflannel.lease.model import Attrs, JSONText, Subnet
 
 A = TypeVar("A", IPv4Address, IPv6Address)
 
 LONGEST_VALUE: Final = 64 * 1024
 """Characters.  A real record has a few hundred; this leaves room for what an extension backend may publish."""
+LONGEST_TYPE: Final = 64
+"""Characters of ``BackendType``, which log lines repeat."""
 
 _NO_IPV4: Final = "0.0.0.0-0"
 _NAME: Final = re.compile(r"([0-9.]{7,15})-([0-9]{1,2})(?:&([0-9a-f:]{2,39})-([0-9]{1,3}))?")
@@ -43,7 +45,7 @@ _FLAT_OBJECT: Final = rf"\{{(?:{_TEXT}:(?:{_TEXT}|0|[1-9][0-9]{{0,15}})(?:,(?=\"
 _PLAIN_NAME: Final = re.compile(rf"{_IPV4}-([1-9]|[12][0-9]|3[01])")
 _PLAIN_VALUE: Final = re.compile(
     rf'\{{"PublicIP":"{_IPV4}"(?:,"PublicIPv6":null)?'
-    rf'(?:,"BackendType":"([a-z-]+)")?(?:,"BackendData":({_FLAT_OBJECT}))?\}}'
+    rf'(?:,"BackendType":"([a-z-]{{0,{LONGEST_TYPE}}})")?(?:,"BackendData":({_FLAT_OBJECT}))?\}}'
 )
 
 _START: Final = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*(\}[ \t\n\r]*)?")
@@ -62,13 +64,16 @@ def subnet_name(subnet: Subnet) -> str:
 
 
 def parse_subnet_name(key: str) -> Subnet:
-    """The subnet that a key, with or without a path before it, is about; ``BadRecord`` if it names none.
+    """The subnet that a key is about, be it whole or what follows ``subnets/``; ``BadRecord`` if it names none.
 
     Exactly the text that ``subnet_name`` makes is accepted.  Go reads more: host bits (``10.1.5.7-24``), leading
     zeros, uncompressed IPv6, characters before the first digit.  But each of those would be a second key for one
-    subnet, and compare-and-set on keys is all that keeps a subnet from having two owners.
+    subnet, and compare-and-set on keys is all that keeps a subnet from having two owners.  For the same reason a key
+    further down, such as ``subnets/old/10.1.5.0-24``, names none.
     """
     name = key[key.rfind("/") + 1 :]
+    if name != key and not key.endswith(f"/subnets/{name}"):
+        raise BadRecord(f"key {_shown(key)} does not lie in subnets/ itself: expected one like subnets/10.1.5.0-24")
     plain = _PLAIN_NAME.fullmatch(name)
     if plain is not None:
         *octets, length = plain.groups()
@@ -128,16 +133,15 @@ def decode_attrs(text: str) -> Attrs:
     values: dict[str, JSON] = {}
     spelled: dict[str, JSONText] = {}
     try:
+        refuse_deep(text)
         for name, value, raw in _members(text):
             values[name.casefold()], spelled[name.casefold()] = value, raw
-    except RecursionError:
-        raise BadRecord("value is nested too deeply") from None
     except ValueError as exc:
         raise BadRecord(f"value is not a JSON object: {exc}") from None
     return Attrs(
         public_ip=_address(values, "PublicIP", IPv4Address),
         public_ipv6=_address(values, "PublicIPv6", IPv6Address),
-        backend_type=_text(values, "BackendType") or "",
+        backend_type=_backend_type(values),
         backend_data=_raw(spelled, "BackendData"),
         backend_v6_data=_raw(spelled, "BackendV6Data"),
     )
@@ -161,6 +165,13 @@ def _text(values: Mapping[str, JSON], name: str) -> str | None:
     raise BadRecord(f"{name} holds {kind(value)}: expected a plain text")
 
 
+def _backend_type(values: Mapping[str, JSON]) -> str:
+    text = _text(values, "BackendType") or ""
+    if len(text) > LONGEST_TYPE:
+        raise BadRecord(f"BackendType has {len(text)} characters: expected at most {LONGEST_TYPE}")
+    return text
+
+
 def _address(values: Mapping[str, JSON], name: str, parse: Callable[[str], A]) -> A | None:
     text = _text(values, name)
     if text is None:
@@ -179,17 +190,13 @@ def _raw(spelled: Mapping[str, JSONText], name: str) -> JSONText | None:
     return None if raw == "null" else raw
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER: Final = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def _members(text: str) -> Iterator[tuple[str, JSON, JSONText]]:
     """The members of the object that ``text`` is: name, value, and the value as it is spelled.
 
-    ``ValueError`` or ``RecursionError`` for any other text.
+    ``ValueError`` for any other text.
     """
     start = _START.match(text)
     if start is None:

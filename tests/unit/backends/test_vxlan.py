@@ -11,7 +11,7 @@ from pyflannel.backends.api import Backend, Refused
 from pyflannel.backends.vxlan import from_config
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError
-from pyflannel.state import Address, FdbEntry, Link, Neighbour, Route, Sysctl, Vxlan
+from pyflannel.state import Address, FdbEntry, Identity, Link, Neighbour, Route, Sysctl, Vxlan
 from tests.support.builders import (
     OTHER_MAC,
     OWN_MAC,
@@ -143,6 +143,11 @@ def test_a_lease_publishes_vni_and_mac() -> None:
         ('{"VtepMAC":"ff:ff:ff:ff:ff:ff"}', "not the address of one host"),
         ('{"VtepMAC":"00:00:00:00:00:00"}', "not the address of one host"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"VtepMAC":"' + "0" * 60_000 + '"}', "a text of 60000 characters: expected one like c6:d2:32:6f:8f:44"),
+        ('{"VNI":"1","VtepMAC":"02:00:00:00:00:02"}', "BackendData.VNI holds a text"),
+        ('{"VNI":16777216,"VtepMAC":"02:00:00:00:00:02"}', "BackendData.VNI 16777216 is out of range"),
+        ('{"VNI":2,"VtepMAC":"02:00:00:00:00:02"}', "publishes VNI 2, and ours is 1"),
+        ('{"vni":2,"VtepMAC":"02:00:00:00:00:02"}', "publishes VNI 2, and ours is 1"),
     ],
 )
 def test_a_peer_with_a_broken_mac_is_refused_and_claims_nothing(data: str | None, complaint: str) -> None:
@@ -151,6 +156,33 @@ def test_a_peer_with_a_broken_mac_is_refused_and_claims_nothing(data: str | None
     with pytest.raises(Refused, match=complaint):
         backend().peer_items(view(), broken)
     assert backend().claims(broken) == frozenset()
+
+
+@pytest.mark.parametrize("data", ['{"VtepMAC":"%s"}', '{"VNI":null,"VtepMAC":"%s"}', '{"VNI":70000,"VtepMAC":"%s"}'])
+def test_a_peer_that_says_no_vni_or_ours_is_reached(data: str) -> None:
+    peer = vxlan_lease()
+    said = replace(peer, attrs=replace(peer.attrs, backend_data=data % OTHER_MAC))
+    assert options('"VNI":70000').claims(said) == {("VTEP MAC", OTHER_MAC)}
+
+
+def test_the_lower_half_of_a_large_vni_is_what_older_flannels_publish() -> None:
+    peer = vxlan_lease()
+    said = replace(peer, attrs=replace(peer.attrs, backend_data=f'{{"VNI":4464,"VtepMAC":"{OTHER_MAC}"}}'))
+    assert options('"VNI":70000').claims(said) == {("VTEP MAC", OTHER_MAC)}
+    assert options('"VNI":70001').claims(said) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (vxlan_lease(mac=OWN_MAC), "publishes VTEP MAC 02:00:00:00:00:01, as 10.2.71.0/24, which is ours"),
+        (vxlan_lease(ip="172.16.41.131"), "publishes PublicIP 172.16.41.131, which is our own"),
+        (vxlan_lease("172.16.40.0/22", "192.0.2.1"), "covers 172.16.41.131, the address of this host"),
+    ],
+)
+def test_a_peer_that_gives_itself_out_for_us_is_refused(peer: Lease, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        backend().peer_items(view(), peer)
 
 
 def test_a_peer_of_another_backend_is_refused_and_claims_nothing() -> None:
@@ -230,6 +262,7 @@ def test_the_scope_is_our_devices_and_our_networks() -> None:
     assert scope.devices == {"flannel.1", "flannel-v6.1"}
     assert [str(network) for network in scope.networks] == ["10.2.0.0/16", "fd00:2::/48"]
     assert scope.sysctls == {("flannel.1", "ipv6", "accept_ra"), ("flannel-v6.1", "ipv6", "accept_ra")}
-    assert {(each.dev, each.vni, each.mac) for each in scope.identities} == {
-        (dev, 1, DUAL_VIEW.macs[dev]) for dev in ("flannel.1", "flannel-v6.1")
+    addresses = {item.dev: item.address for item in backend(DUAL).self_items(DUAL_VIEW) if isinstance(item, Address)}
+    assert set(scope.identities) == {
+        Identity(dev, 1, DUAL_VIEW.macs[dev], addresses[dev]) for dev in ("flannel.1", "flannel-v6.1")
     }

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
-from pyflannel.lease.contest import Claim, Contest, Loss, Outcome, refusal
+from pyflannel.lease.contest import Claim, Contest, Loss, Outcome
 from pyflannel.lease.model import Attrs, Lease, Subnet
-from pyflannel.lease.network import NetworkConfig, parse_network_config
-
-HOST, HOST6 = IPv4Address("172.16.41.131"), IPv6Address("fd00:41::131")
 
 
 def subnet(*nets: str) -> Subnet:
@@ -197,10 +194,20 @@ def test_no_peer_gets_into_our_subnet_even_before_our_lease_is_there() -> None:
 def test_our_own_lease_goes_before_older_ones() -> None:
     ours = lease("10.2.71.0/24", created=9)
     contest = Contest(own=ours.subnet)
-    contest.put(lease("10.2.1.0/24", created=1), mac("a"))
-    outcome = contest.put(ours, mac("a"))
-    assert outcome.won == (ours,)
-    assert [loss.reason for loss in outcome.lost] == ["publishes VTEP MAC a, as 10.2.71.0/24, which is ours"]
+    contest.put(lease("10.2.70.0/23", created=1), mac("a"))
+    assert contest.put(ours, mac("a")).won == (ours,)
+    assert [loss.reason for loss in contest.losses()] == ["overlaps 10.2.71.0/24, which is ours"]
+
+
+def test_a_record_under_our_key_turns_our_rank_against_nobody() -> None:
+    contest = Contest(own=subnet("10.2.71.0/24"))
+    peer = lease("10.2.1.0/24", created=5)
+    contest.put(peer, mac("a"))
+    forged = lease("10.2.71.0/24", created=9, ip="10.2.1.9")
+    assert contest.put(forged, mac("a")) == Outcome(won=(forged,))
+    assert set(contest.winners()) == {peer, forged}
+    younger = lease("10.2.2.0/24", created=10)
+    assert contest.put(younger, mac("b")).won == (younger,)
 
 
 def test_our_subnet_stays_ours_when_our_record_is_removed() -> None:
@@ -215,80 +222,55 @@ def test_our_subnet_stays_ours_when_our_record_is_removed() -> None:
     assert contest.put(ours) == Outcome(won=(ours,))
 
 
-V4 = parse_network_config('{"Network":"10.2.0.0/16","Backend":{"Type":"vxlan"}}')
-DUAL = parse_network_config(
-    '{"Network":"10.2.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10::/48","Backend":{"Type":"vxlan"}}'
-)
+def test_of_a_host_and_the_subnet_it_lies_in_the_older_counts() -> None:
+    contest = Contest()
+    older, younger = lease("10.2.1.0/24", created=5, ip="10.2.40.7"), lease("10.2.40.0/25", created=6)
+    contest.put(older)
+    reason = "covers 10.2.40.7, the address of the host of 10.2.1.0/24, which came first"
+    assert contest.put(younger).lost == (Loss(younger, reason),)
+    contest.put(replace(older, created=7))
+    assert list(contest.winners()) == [younger]
+    (loss,) = contest.losses()
+    assert loss.reason == "publishes the address 10.2.40.7 of a host, but that lies in 10.2.40.0/25, which came first"
 
 
-@pytest.mark.parametrize(
-    ("config", "nets", "attrs"),
-    [
-        (V4, ["10.2.1.0/24"], Attrs(HOST)),
-        (V4, ["10.2.0.0/17"], Attrs(HOST)),
-        (V4, ["10.2.1.0/24"], Attrs(IPv4Address("169.254.3.4"))),
-        # Hosts may live in a part of the network that no subnet is taken from.
-        (V4, ["10.2.1.0/24"], Attrs(IPv4Address("10.2.250.9"))),
-        # While IPv6 is switched on or off, host by host, the IPv4 halves are as good as ever.
-        (DUAL, ["10.2.1.0/24"], Attrs(HOST)),
-        (V4, ["10.2.1.0/24", "fd00:10::/64"], Attrs(HOST)),
-        (DUAL, ["10.2.1.0/24", "fd00:10:0:1::/64"], Attrs(HOST, HOST6)),
-        (DUAL, ["fd00:10:0:1::/64"], Attrs(None, HOST6)),
-    ],
-)
-def test_a_sound_record_is_not_refused(config: NetworkConfig, nets: list[str], attrs: Attrs) -> None:
-    assert refusal(Lease(subnet(*nets), attrs), config) is None
+def test_a_host_in_our_own_subnet_does_not_count() -> None:
+    contest = Contest(own=subnet("10.2.71.0/24"))
+    contest.put(lease("10.2.1.0/24", created=0, ip="10.2.71.255"))
+    contest.put(lease("10.2.2.0/24", created=0, ip="10.2.72.0"))
+    assert subnets(contest.winners()) == {"10.2.2.0/24"}
 
 
-@pytest.mark.parametrize(
-    ("config", "nets", "attrs", "reason"),
-    [
-        (V4, ["10.3.1.0/24"], Attrs(HOST), "lies outside the network 10.2.0.0/16"),
-        (V4, ["10.2.0.0/16"], Attrs(HOST), "covers the whole network 10.2.0.0/16"),
-        (V4, ["8.0.0.0/6"], Attrs(HOST), "covers the whole network 10.2.0.0/16"),
-        (V4, ["fd00:10::/64"], Attrs(HOST, HOST6), "has no address family in common with the network"),
-        (V4, ["10.2.1.0/24"], Attrs(None), "publishes no PublicIP"),
-        (
-            V4,
-            ["10.2.1.0/24"],
-            Attrs(IPv4Address("127.0.0.1")),
-            "publishes PublicIP 127.0.0.1, a loopback address: expected the address of a host",
-        ),
-        (
-            V4,
-            ["10.2.1.0/24"],
-            Attrs(IPv4Address("224.0.0.1")),
-            "publishes PublicIP 224.0.0.1, a multicast address: expected the address of a host",
-        ),
-        (
-            V4,
-            ["10.2.1.0/24"],
-            Attrs(IPv4Address("255.255.255.255")),
-            "publishes PublicIP 255.255.255.255, the broadcast address: expected the address of a host",
-        ),
-        (
-            V4,
-            ["10.2.1.0/24"],
-            Attrs(IPv4Address("10.2.1.9")),
-            "publishes PublicIP 10.2.1.9, which lies in its own subnet: the tunnel would lead into itself",
-        ),
-        (DUAL, ["10.2.1.0/24", "fd00:11::/64"], Attrs(HOST, HOST6), "lies outside the network fd00:10::/48"),
-        (DUAL, ["10.2.1.0/24", "fd00:10:0:1::/64"], Attrs(HOST), "publishes no PublicIPv6"),
-        (
-            DUAL,
-            ["10.2.1.0/24", "fd00:10:0:1::/64"],
-            Attrs(HOST, IPv6Address("::1")),
-            "publishes PublicIPv6 ::1, a loopback address: expected the address of a host",
-        ),
-        (
-            DUAL,
-            ["fd00:10:0:1::/64"],
-            Attrs(None, IPv6Address("fe80::1")),
-            "publishes PublicIPv6 fe80::1, a link-local address: expected the address of a host",
-        ),
-    ],
-)
-def test_a_record_that_can_never_count_is_refused_with_the_reason(
-    config: NetworkConfig, nets: list[str], attrs: Attrs, reason: str
-) -> None:
-    assert refusal(Lease(subnet(*nets), attrs), config) == reason
+def test_several_hosts_at_one_address_are_told_apart() -> None:
+    contest = Contest()
+    for third in (1, 2, 3):
+        contest.put(lease(f"10.2.{third}.0/24", created=third, ip="10.2.40.7"))
+    wide = lease("10.2.40.0/24", created=9)
+    for third in (2, 1):
+        contest.put(wide)
+        contest.remove(subnet(f"10.2.{third}.0/24"))
+        assert wide not in contest.winners()
+    assert contest.remove(subnet("10.2.3.0/24")).won == (wide,)
+
+
+def test_of_several_hosts_at_one_address_the_first_is_named_whatever_came_first() -> None:
+    hosts = [lease(f"10.2.{third}.0/24", created=third, ip="10.2.40.7") for third in (1, 2, 3)]
+    for order in (hosts, hosts[::-1]):
+        contest = Contest()
+        for each in order:
+            contest.put(each)
+        (loss,) = contest.put(lease("10.2.40.0/24", created=9)).lost
+        assert loss.reason == "covers 10.2.40.7, the address of the host of 10.2.1.0/24, which came first"
+
+
+def test_the_reason_names_a_winner_that_is_better_and_does_not_depend_on_the_order_of_arrival() -> None:
+    first, wide, small = (
+        lease("10.2.9.0/24", created=1),
+        lease("10.2.0.0/20", created=2),
+        lease("10.2.1.0/24", created=3),
+    )
+    for order in ((first, wide, small), (small, wide, first), (wide, small, first)):
+        contest = Contest()
+        for each in order:
+            contest.put(each)
+        assert [loss.reason for loss in contest.losses()] == ["overlaps 10.2.9.0/24, which came first"]

@@ -17,6 +17,7 @@ from pyflannel.lease.fields import JSON, ConfigError, Fields, read_object
         ('{"a":NaN}', "NaN is not JSON"),
         ('{"a":-Infinity}', "-Infinity is not JSON"),
         ('{"a":' + "[" * 100_000, "nested too deeply"),
+        ('{"a":' + "[" * 64 + "]" * 64 + "}", "nested too deeply: expected at most 64"),
         ('{"a":' + "9" * 5000 + "}", "integer"),
         ('\ufeff{"a":1}', "BOM"),
     ],
@@ -109,6 +110,12 @@ def test_a_complaint_names_the_key_that_was_probably_meant() -> None:
         "Backend.Prot is not a key we know, and has no effect: did you mean Backend.Port?",
         r"Backend.'zzz\n' is not a key we know, and has no effect",
     )
+
+
+def test_of_very_many_unknown_keys_some_are_named_and_the_rest_counted() -> None:
+    complaints = Fields({f"x{number}": 1 for number in range(1000)}, "Backend.").complaints()
+    assert len(complaints) == 21
+    assert complaints[-1] == "980 more keys of Backend are not known, and have no effect"
 
 
 def test_asking_whether_a_key_is_there_is_not_reading_it() -> None:

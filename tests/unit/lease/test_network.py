@@ -48,7 +48,7 @@ def error(text: str) -> str:
         ("10.5.0.0/23", 25, "10.5.0.128", "10.5.1.128"),
         ("10.5.5.0/24", 26, "10.5.5.64", "10.5.5.192"),
         ("10.5.5.0/28", 30, "10.5.5.4", "10.5.5.12"),
-        ("255.0.0.0/8", 24, "255.0.1.0", "255.255.255.0"),
+        ("254.0.0.0/8", 24, "254.0.1.0", "254.255.255.0"),
     ],
 )
 def test_ipv4_defaults_follow_the_size_of_the_network(network: str, subnet_len: int, low: str, high: str) -> None:
@@ -62,7 +62,7 @@ def test_ipv4_defaults_follow_the_size_of_the_network(network: str, subnet_len: 
         ("fc00::/62", 64, "fc00:0:0:1::", "fc00:0:0:3::"),
         ("fc00::/63", 65, "fc00::8000:0:0:0", "fc00:0:0:1:8000::"),
         ("fc00::/124", 126, "fc00::4", "fc00::c"),
-        ("ff00::/8", 64, "ff00:0:0:1::", "ffff:ffff:ffff:ffff::"),
+        ("fd00::/8", 64, "fd00:0:0:1::", "fdff:ffff:ffff:ffff::"),
     ],
 )
 def test_ipv6_defaults_follow_the_size_of_the_network(network: str, subnet_len: int, low: str, high: str) -> None:
@@ -341,3 +341,39 @@ def test_the_configuration_of_the_readme() -> None:
     assert config.ipv4 is not None
     assert numbers(config.ipv4) == ("10.2.0.0/16", 24, "10.2.1.0", "10.2.255.0")
     assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("members", "what"),
+    [
+        ('"Network":"0.0.0.0/1"', "Network 0.0.0.0/1 has addresses of no host in it (0.0.0.0/8)"),
+        ('"Network":"127.0.0.0/8"', "Network 127.0.0.0/8 has loopback addresses in it (127.0.0.0/8)"),
+        ('"Network":"126.0.0.0/7"', "Network 126.0.0.0/7 has loopback addresses in it (127.0.0.0/8)"),
+        ('"Network":"239.1.0.0/16"', "Network 239.1.0.0/16 has multicast addresses in it (224.0.0.0/4)"),
+        (
+            '"Network":"255.255.255.0/24"',
+            "Network 255.255.255.0/24 has the broadcast address in it (255.255.255.255/32)",
+        ),
+    ],
+)
+def test_a_network_that_no_container_can_live_in_is_refused(members: str, what: str) -> None:
+    assert error(f"{{{members},{VXLAN}}}") == f'{what}: expected an IPv4 range such as "10.2.0.0/16"'
+
+
+@pytest.mark.parametrize("net", ["::/1", "::ffff:10.2.0.0/112", "fe80::/64", "ff05::/32"])
+def test_an_ipv6_network_that_no_container_can_live_in_is_refused(net: str) -> None:
+    assert "IPv6Network" in error(f'{{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"{net}",{VXLAN}}}')
+
+
+def test_a_huge_configuration_is_refused_at_once_and_not_repeated() -> None:
+    huge = "x" * 1_000_000
+    assert error(huge) == "the network configuration has 1000000 characters: expected at most 65536"
+    assert error(f'{{"Network":"10.3.0.0/16","Backend":{{"Type":"{huge[:60_000]}"}}}}') == (
+        'Backend.Type has 60000 characters: expected the name of a backend, such as "vxlan"'
+    )
+
+
+def test_a_huge_number_is_cut_short() -> None:
+    message = error(f'{{"Network":"10.3.0.0/16","SubnetLen":{"9" * 4000},{VXLAN}}}')
+    assert message.endswith("9… leaves no usable subnet: it must be at most 30")
+    assert len(message) < 150

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -35,9 +36,15 @@ def test_a_subnet_and_its_name_say_the_same(subnet: Subnet, name: str) -> None:
     assert parse_subnet_name(name) == subnet
 
 
-@pytest.mark.parametrize("path", ["/coreos.com/network/subnets/", "docker/network/subnets/", "/", "//"])
-def test_any_path_may_stand_before_the_name(path: str) -> None:
+@pytest.mark.parametrize("path", ["", "/coreos.com/network/subnets/", "docker/network/subnets/", "/subnets/"])
+def test_the_path_to_all_subnets_may_stand_before_the_name(path: str) -> None:
     assert parse_subnet_name(f"{path}10.12.13.0-24") == Subnet(V4)
+
+
+@pytest.mark.parametrize("path", ["old/", "/coreos.com/network/subnets/old/", "/", "//", "subnets/", "/n/subnets//"])
+def test_a_key_elsewhere_names_no_subnet_for_it_would_be_a_second_key_of_that(path: str) -> None:
+    with pytest.raises(BadRecord, match="does not lie in subnets/ itself"):
+        parse_subnet_name(f"{path}10.12.13.0-24")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,11 @@ def test_what_is_missing_null_or_zero_is_none(text: str) -> None:
     assert decode_attrs(text) == Attrs(None)
 
 
+def test_brackets_in_texts_and_side_by_side_are_not_nested() -> None:
+    data = json.dumps(["[{" * 100, *([[{}]] * 100)])
+    assert decode_attrs(f'{{"BackendData":{data}}}').backend_data == data
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -165,6 +177,9 @@ def test_backend_data_stays_as_its_writer_spelled_it(data: str) -> None:
         ('{"x":NaN}', "NaN is not JSON"),
         ('{"x":' + "9" * 5000 + "}", "not a JSON object"),
         ('{"x":' + "[" * 60_000, "nested too deeply"),
+        ('{"x":' + "[" * 64 + "]" * 64 + "}", "nested too deeply: expected at most 64"),
+        ('{"BackendType":"' + "x" * 65 + '"}', "BackendType has 65 characters: expected at most 64"),
+        ('{"PublicIP":"1.2.3.4","BackendType":"' + "x" * 65 + '"}', "BackendType has 65 characters"),
         ('{"x":' + '{"x":' * 10_000, "nested too deeply"),
         ('{"' + "\\" * 60_000, "no member begins"),
         ('{"\\x":1}', "not a JSON object"),
