@@ -6,6 +6,7 @@ subnets are drawn, MAC addresses) is put in for the README's examples; everythin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ OLD_ETCD = "With an etcd of the old days"
 SERVICE = "As a service"
 LAB = "The lab"
 LOOK = "Look before you leap"
+LEASES = "Who has which subnet"
 HOSTS = {"host1#": ["host1"], "host2#": ["host2"], "host3#": ["host3"], "hosts#": ["host2", "host3"]}
 DONE = "pyflannel-done"
 
@@ -198,9 +200,49 @@ def test_looking_before_leaping_works_as_written_and_changes_nothing() -> None:
         run(*lab, "down", *named)
 
 
+@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
+def test_the_section_about_leases_works_as_written_and_ends_where_it_began() -> None:
+    steps = [step.text for step in commands() if step.section == LEASES]
+    assert steps
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    named = ["--name", "leases"]
+
+    def lab(*arguments: str) -> str:
+        done = subprocess.run(
+            ["flannelctl", "lab", *arguments],
+            env={**os.environ, "PATH": programs},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def on_host(script: str) -> str:
+        return lab("exec", *named, "host2", "--", "sh", "-ec", script)
+
+    try:
+        lab("up", *named, "--hosts", "2", "--containers", "0")
+        before = json.loads(on_host("flannelctl leases --json"))["leases"]
+        subnets = {lease["public_ip"]: lease["subnet"] for lease in before}
+        assert [lease["public_ip"] for lease in before if lease["this_host"]] == ["172.16.41.132"]
+        printed = [on_host(step.replace("10.2.41.0/24", subnets["172.16.41.132"])) for step in steps]
+        assert printed[0].splitlines()[0].split() == ["SUBNET", "HOST", "BACKEND", "VTEP", "MAC", "TTL", "CREATED"]
+        assert "(this host)" in printed[0]
+        after = json.loads(on_host("flannelctl leases --json"))["leases"]
+        assert [_said(lease) for lease in after] == [_said(lease) for lease in before]
+    finally:
+        lab("down", *named)
+
+
+def _said(lease: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in lease.items() if name not in ("ttl", "modified")}
+
+
 def test_no_command_of_the_readme_is_left_out() -> None:
     sections = {step.section for step in commands() if step.where != "$"}
-    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB, LOOK}
+    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB, LOOK, LEASES}
     # These two are what CI runs, in this order; they cannot run within themselves.
     script = (ROOT / ".ci" / "run").read_text()
     for step in commands():

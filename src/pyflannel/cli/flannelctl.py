@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "docker": Lazy("pyflannel.cli.docker:docker", "Make Docker use this host's subnet."),
     "docker-opts": Lazy("pyflannel.cli.docker:docker_opts", "Turn subnet.env into options for Docker."),
     "lab": Lazy("pyflannel.cli.lab:lab", "Build a whole cluster on this machine."),
+    "leases": Lazy("pyflannel.cli.leases:leases", "See, release and reserve subnets."),
     "plan": Lazy("pyflannel.cli.plan:plan", "Show what flanneld would change on this host now."),
 }
 

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from pyflannel.cli.plan_view import CHANGES, FAILED, IDLE, NOTHING, document, dry_run, lines, plain, restoration, status
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault
-from pyflannel.plan import Configured, FileChange, LeasePlan, Survey
+from pyflannel.footing import Configured
+from pyflannel.plan import FileChange, LeasePlan, Survey
 from pyflannel.settings import Settings
 from pyflannel.state import Route
 from tests.support.builders import backend, config, subnet, underlay
 
 FAULT = Fault("filter", "FORWARD does not lead to FLANNEL-FWD", ("-I FORWARD 1 -j FLANNEL-FWD",))
 STALE = Route(IPv4Network("10.2.99.0/24"), "flannel.1")
-PLACE = Configured("/net/config in a store", config(), backend())
+PLACE = Configured("/net/config in a store", "{}", config(), backend())
 QUIET = Survey(PLACE, underlay(), LeasePlan(subnet("10.2.71.0/24")))
 BUSY = Survey(
     PLACE,
