@@ -5,38 +5,37 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import random
 from collections.abc import Collection
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from pyflannel.backends.api import Backend, View
 from pyflannel.diff import Cut, Put
+from pyflannel.footing import Configured, Footing, StartFailed, facts, understand, wish
 from pyflannel.guard import Guard, Policy
-from pyflannel.host import Facts, Underlay, Wish, choose, lines
-from pyflannel.identity import choose_macs, former_devices, own_devices, remember, remembered_macs
-from pyflannel.keeper import Keeper, Tenant, acquire, patiently
-from pyflannel.lease.alloc import own_lease
-from pyflannel.lease.model import Lease, Snapshot, Subnet
-from pyflannel.lease.network import ConfigError, NetworkConfig
+from pyflannel.host import Underlay
+from pyflannel.identity import remember
+from pyflannel.keeper import LeaseLost
+from pyflannel.lease.alloc import fits
+from pyflannel.lease.model import Snapshot, Unreadable
+from pyflannel.lease.network import ConfigError
 from pyflannel.linux.events import KernelEvents
-from pyflannel.linux.facts import gather
 from pyflannel.linux.kernel import KernelError, LinuxKernel
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import Network, Replan
-from pyflannel.outputs import SubnetEnv, read_subnet_env
+from pyflannel.outputs import SubnetEnv
 from pyflannel.publisher import Publisher
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
 from pyflannel.sighting import Changed, Lost, Sighting, contradicts
-from pyflannel.state import Item, Misfit, State
-from pyflannel.store.api import Store
+from pyflannel.state import Item
+from pyflannel.store import cache
 from pyflannel.store.feed import Outage
 from pyflannel.store.feed import follow as follow_leases
+from pyflannel.store.lastknown import LastKnown
 from pyflannel.telemetry.logs import OnChange
 from pyflannel.underlay import follow as follow_underlay
 
@@ -52,73 +51,62 @@ HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
 
 
-class StartFailed(Exception):
-    """This host cannot run the agent as it is told to; the message says what a person can do about it."""
+class StartAgain(Exception):
+    """The network is configured otherwise now: whoever runs the agent begins anew with ``configured``.
 
+    The kernel keeps what it has meanwhile, as between two runs of the process.
+    """
 
-@dataclass(frozen=True, slots=True)
-class Footing:
-    """What a start finds out and settles before anything is programmed."""
-
-    network: Network
-    keeper: Keeper
-    """With a lease in hand."""
-    listed: Snapshot
-    """What the store held just before."""
-    former: frozenset[str]
-    """Devices of ours that go once everything is known: the network had another VNI."""
+    def __init__(self, configured: Configured) -> None:
+        """``configured`` is fit for our subnet."""
+        super().__init__(f"the network configuration at {configured.where} was changed")
+        self.configured = configured
 
 
 class Agent:
     """The parts of one network, and what passes between them."""
 
-    def __init__(self, settings: Settings, store: Store, footing: Footing) -> None:
-        """Nothing is programmed yet."""
-        self._settings, self._store = settings, store
-        self._network, self._keeper, self._former = footing.network, footing.keeper, footing.former
-        self._listed: Snapshot | None = with_lease(footing.listed, footing.keeper.lease)
-        network = footing.network
+    def __init__(self, settings: Settings, footing: Footing, refused: str | None = None) -> None:
+        """Nothing is programmed yet.
+
+        ``refused`` is the text of a configuration that turned out not to work here; the store may hold it still.
+        """
+        self._settings, self._footing = settings, footing
+        self._configured, self._refused = footing.configured, refused
+        self._network, self._keeper = footing.network, footing.keeper
         self._rng = random.Random()
         self._kernel = LinuxKernel()
         self._events = KernelEvents(muted=[self._kernel.port])
         self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time)
-        self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, network))
+        self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network))
         self._host_changed = asyncio.Event()
         self._complaint = OnChange()
-        view = network.view
+        view = self._network.view
         self._guard = Guard(view.config, view.own, policy(settings))
+        file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
+        self._cache = cache.Cache(file, self._last_known, self._spread)
+        self._lost = False
+        """Our lease is not ours any more, so nobody may go by it."""
 
-    @classmethod
-    async def start(cls, settings: Settings, store: Store, config: NetworkConfig, backend: Backend) -> Agent:
-        """Choose interface and MAC, and acquire a lease with them."""
-        underlay = first_underlay(settings, config, backend)
-        state_dir = Path(settings.state_dir)
-        remembered = remembered_macs(state_dir, settings.etcd_prefix)
-        with LinuxKernel() as kernel:
-            held = kernel.observe(own_devices(backend.devices))
-            others = own_devices(remembered.keys() - set(backend.devices))
-            former = former_devices(kernel.observe(others), remembered, backend.devices)
-        refuse_foreign_devices(held)
-        listed = await patiently("list the leases", store.leases)
-        own = own_lease(config, listed.leases, underlay.public_ip, underlay.public_ipv6)
-        published = backend.published(own) if own is not None else {}
-        macs = choose_macs(backend.devices, published, held, remembered, os.urandom)
-        remember(state_dir, settings.etcd_prefix, remembered | macs)
-        margin = settings.subnet_lease_renew_margin * 60.0
-        previous = previous_subnet(Path(settings.subnet_file))
-        tenant = Tenant(config, backend.attrs(underlay, macs), previous, margin)
-        rng = random.Random()
-        lease = await acquire(store, tenant, rng, listed)
-        log.info("Lease acquired: %s", lease.subnet)
-        network = Network(backend, View(config, underlay, lease.subnet, macs))
-        return cls(settings, store, Footing(network, Keeper(store, tenant, lease, rng), listed, former))
+    async def run(self) -> NoReturn:
+        """Bring the network up, say so, and keep it, until ``StartAgain`` or ``LeaseLost``; then all is closed."""
+        try:
+            self._reconciler.want(self._network.self_items(), self._network.backend.scope(self._network.view))
+            self._watch()
+            made = await self._program_ourselves()
+            await self._raise_firewall(made)
+            await self._work()
+        except asyncio.CancelledError:
+            if self._settings.release_on_exit:
+                self._lost = True
+                await self._keeper.release()
+            raise
+        finally:
+            await self._cache.flush()
+            self._events.close()
+            self._kernel.close()
 
-    async def run(self) -> None:
-        """Bring the network up, say so, and keep it; for ever."""
-        self._reconciler.want(self._network.self_items(), self._network.backend.scope(self._network.view))
-        self._watch()
-        made = await self._program_ourselves()
-        await self._raise_firewall(made)
+    async def _work(self) -> NoReturn:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
@@ -126,8 +114,10 @@ class Agent:
             tasks.create_task(self._reconciler.run(), name="reconcile")
             tasks.create_task(self._reconciler.patrol(), name="patrol")
             tasks.create_task(self._follow_host(), name="host")
-            tasks.create_task(self._keeper.run(), name="lease")
+            tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
+            tasks.create_task(self._cache.run(), name="cache")
+        raise AssertionError("no task of an agent ends by itself")
 
     async def _program_ourselves(self) -> list[Item]:
         """Our own device, whole or not at all; returns what was not there before."""
@@ -150,18 +140,29 @@ class Agent:
                 raise StartFailed(f"-ip-masq: {exc}") from None
             log.error("Cannot make sure that the network's traffic is forwarded: %s", exc)
 
+    async def _keep_lease(self) -> None:
+        try:
+            await self._keeper.run()
+        except LeaseLost:
+            self._lost = True
+            self._cache.note()
+            raise
+
     async def _follow_leases(self) -> None:
         log.info("Watching for new subnet leases")
-        clock, uniform = asyncio.get_running_loop().time, self._rng.uniform
-        first, self._listed = self._listed, None
+        listed: Snapshot | None = self._footing.listed
+        self._footing = replace(self._footing, listed=Snapshot(0))
+        if self._footing.from_memory and listed is not None:
+            await self._stand_in(listed)
+            listed = None
         feed = follow_leases(
-            self._store,
-            clock=clock,
+            self._footing.store,
+            clock=asyncio.get_running_loop().time,
             sleep=asyncio.sleep,
-            jitter=lambda delay: delay * uniform(0.8, 1.2),
-            first=first,
+            jitter=self._spread,
+            first=listed,
         )
-        del first
+        del listed
         async with aclosing(feed):
             async for news in feed:
                 if isinstance(news, Outage):
@@ -170,9 +171,19 @@ class Agent:
                 if self._complaint.settle("store"):
                     log.info("The store answers again")
                 await self._take_in(self._network.fold(news))
+                if news.config is not None:
+                    self._reconsider(news.config)
                 if isinstance(news, Snapshot):
+                    self._cache.confirm()
                     del news
                     give_back()
+
+    async def _stand_in(self, known: Snapshot) -> None:
+        """Program what was last known of the peers.  It may be old, so nothing is taken away for it."""
+        replan = self._network.fold(known)
+        log.warning("Going on with %d leases as last known, until the store answers", len(replan.added))
+        self._want_everything()
+        await self._reconciler.catch_up()
 
     async def _take_in(self, replan: Replan) -> None:
         """Bring a piece of news into the kernel, then say what it was."""
@@ -180,20 +191,70 @@ class Agent:
             await self._reconciler.replan(replan.old, replan.new)
         else:
             await self._take_over()
+            self._cache.note()
+            if self._footing.from_memory:
+                # Whether our lease is what we remember is known to the store alone.
+                self._keeper.look_again()
+        if replan.added or replan.removed:
+            self._cache.note()
         self._announce(replan)
         if not self._keeper.recognises(self._network.table):
             self._keeper.look_again()
+
+    def _reconsider(self, text: str) -> None:
+        """The network configuration says ``text``: begin anew with that if it means something else, or say why not."""
+        if text == self._configured.text:
+            self._complaint.settle("config")
+            return
+        if text == self._refused:
+            return
+        where, own = self._configured.where, self._network.view.own
+        try:
+            new = understand(where, text)
+        except ConfigError as exc:
+            reason = f"cannot be used: {exc}" if text else "is gone"
+            self._complain_of_config(f"{reason}. The one in force stays so")
+            return
+        if not fits(new.config, own):
+            self._complain_of_config(
+                f"leaves no room for our subnet {own}, so the one in force stays so. Every container here has to move: "
+                "systemctl restart flanneld docker"
+            )
+        elif new.config == self._configured.config:
+            self._configured = new
+            self._cache.note()
+        else:
+            raise StartAgain(new)
+
+    def _complain_of_config(self, what: str) -> None:
+        text = f"the network configuration now at {self._configured.where} {what}"
+        self._complaint.log(log, logging.ERROR, "config", text)
+
+    def _last_known(self) -> LastKnown:
+        """What a start without the store would need to go on from here."""
+        table, settings = self._network.table, self._settings
+        unreadable = tuple(Unreadable(key, reason) for key, reason in table.unreadable.items())
+        return LastKnown(
+            network=settings.etcd_prefix,
+            store=self._footing.kind,
+            own=None if self._lost else self._keeper.lease,
+            snapshot=Snapshot(table.revision, tuple(table.leases.values()), unreadable, self._configured.text),
+            host=str(self._network.view.underlay.mac or ""),
+        )
+
+    def _spread(self, delay: float) -> float:
+        return delay * self._rng.uniform(0.8, 1.2)
 
     async def _take_over(self) -> None:
         """With everything known: what else of ours stands in the kernel was left by an earlier run, and goes."""
         network = self._network
         scope = network.backend.scope(network.view)
-        self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._former))
+        self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._footing.former))
         self._reconciler.complete = True
         with suppress(KernelError):
             # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
             self._hear(self._events.heard())
-        if await self._reconciler.catch_up() and self._former:
+        if await self._reconciler.catch_up() and self._footing.former:
             remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.view.macs)
             # Their routes stood in the way of ours, which can be tried again at once.
             self._want_everything()
@@ -238,7 +299,7 @@ class Agent:
 
     async def _follow_host(self) -> None:
         """When something happens to the external interface, and now and then, look what has become of it."""
-        wish = _wish(self._settings, self._network.view.config)
+        wanted = wish(self._settings, self._network.view.config)
         while True:
             try:
                 # A default route that moves to another interface is not among the events.
@@ -253,7 +314,7 @@ class Agent:
             await asyncio.sleep(HOST_SETTLE)
             self._host_changed.clear()
             now = self._network.view.underlay
-            moved = follow_underlay(now, _facts(self._settings), wish)
+            moved = follow_underlay(now, facts(self._settings), wanted)
             if moved is None:
                 text = f"the external interface {now.name} cannot be used at the moment; waiting for it"
                 self._complaint.log(log, logging.ERROR, "underlay", text)
@@ -283,19 +344,6 @@ class Agent:
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
 
 
-def first_underlay(settings: Settings, config: NetworkConfig, backend: Backend) -> Underlay:
-    """The interface to start with, and the log lines about it; ``NoInterface`` or ``StartFailed`` if none fits."""
-    underlay = choose(_facts(settings), _wish(settings, config))
-    for line in lines(underlay):
-        log.info("%s", line)
-    log.info("Interface %s was chosen because: %s", underlay.name, underlay.why)
-    try:
-        backend.mtu(underlay)
-    except ConfigError as exc:
-        raise StartFailed(f"the network does not fit through {underlay.name}: {exc}") from None
-    return underlay
-
-
 def subnet_env(settings: Settings, network: Network) -> SubnetEnv:
     """What those who start containers are told of the network."""
     config, own = network.view.config, network.view.own
@@ -312,45 +360,6 @@ def subnet_env(settings: Settings, network: Network) -> SubnetEnv:
 def policy(settings: Settings) -> Policy:
     """What the command line asks of the firewall."""
     return Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
-
-
-def _facts(settings: Settings) -> Facts:
-    return gather([settings.iface_can_reach] if settings.iface_can_reach is not None else [])
-
-
-def _wish(settings: Settings, config: NetworkConfig) -> Wish:
-    return Wish(
-        iface=settings.iface,
-        iface_regex=settings.iface_regex,
-        can_reach=settings.iface_can_reach,
-        public_ip=settings.public_ip,
-        public_ipv6=settings.public_ipv6,
-        ipv4=config.ipv4 is not None,
-        ipv6=config.ipv6 is not None,
-    )
-
-
-def refuse_foreign_devices(held: State) -> None:
-    """A vxlan device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
-    for item in held.items_of(Misfit):
-        if isinstance(item, Misfit) and item.kind != "vxlan":
-            raise StartFailed(
-                f"there is a device {item.name} already, and {item.why}: remove it, or choose another Backend.VNI"
-            )
-
-
-def with_lease(listed: Snapshot, own: Lease) -> Snapshot:
-    """What the store holds since we wrote our lease, as far as we know."""
-    others = (lease for lease in listed.leases if lease.subnet != own.subnet)
-    return replace(listed, leases=(*others, own))
-
-
-def previous_subnet(path: Path) -> Subnet | None:
-    """What we held when we last ran, as far as the subnet file tells."""
-    try:
-        return read_subnet_env(path.read_text(errors="replace")).subnet
-    except OSError:
-        return None
 
 
 def _explain(error: KernelError) -> str:

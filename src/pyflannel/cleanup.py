@@ -29,10 +29,9 @@ from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
 from pyflannel.state import Identity, Link, Mac, Misfit, Scope, State
+from pyflannel.store import cache
 
 FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
-STATE_FILES: Final = (identity.FILE,)
-"""All that we keep in the state directory."""
 _NAME: Final = re.compile(r"flannel(?:-v6)?\.(0|[1-9][0-9]{0,7})")
 
 
@@ -99,7 +98,7 @@ def sort_out(held: State) -> tuple[tuple[Link | Misfit, ...], tuple[str, ...]]:
 def files(settings: Settings) -> Iterator[Path]:
     """Those of our files that are there."""
     state = Path(settings.state_dir)
-    for path in (Path(settings.subnet_file), *(state / name for name in STATE_FILES)):
+    for path in (Path(settings.subnet_file), state / identity.FILE, cache.path(state, settings.etcd_prefix)):
         if path.is_file() or path.is_symlink():
             yield path
         if path.parent.is_dir():

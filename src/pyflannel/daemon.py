@@ -2,13 +2,15 @@
 
 The order of a start (compat §1.5, and why it is this one)
   1. Rights and flags: what cannot work is said before anything is touched.
-  2. The network configuration is waited for, in whichever store and API holds it.
+  2. The network configuration is waited for, in whichever store and API holds it; or, while no store answers, all is
+     taken as it was last known.
   3. Interface and addresses are chosen, our MAC address is found, and a lease is acquired with both.
   4. The kernel gets our own device, the firewall its chains.  If that fails, what was made is taken away again.
   5. subnet.env is written and systemd is told: from here on containers may start.
   6. Peers are followed.  Only once all of them are known is anything deleted that an earlier run left behind.
 
-However the agent ends, the kernel keeps what it has: traffic goes on, and the next start takes over.
+However the agent ends, the kernel keeps what it has: traffic goes on, and the next start takes over.  So a change of
+the network's configuration, or the loss of our lease, is answered by such a start within the process.
 """
 
 from __future__ import annotations
@@ -17,29 +19,32 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, NoReturn
 
-from pyflannel import backends
-from pyflannel.agent import Agent, StartFailed
-from pyflannel.backends.api import Backend
+from pyflannel.agent import Agent, StartAgain
+from pyflannel.footing import Configured, Footing, StartFailed, find, recall, understand
 from pyflannel.host import NoInterface
 from pyflannel.keeper import LeaseLost
-from pyflannel.lease.alloc import OutOfSubnets
-from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
+from pyflannel.lease.network import ConfigError
 from pyflannel.linux.kernel import KernelError
 from pyflannel.linux.rights import may_administer_network
 from pyflannel.settings import Settings
 from pyflannel.store.api import ConfigRecord, Store, Unavailable
-from pyflannel.store.candidates import candidates
+from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
 from pyflannel.telemetry.logs import OnChange
+from pyflannel.tenancy import ConfigChanged
 
 log = logging.getLogger(__name__)
 
-FATAL: Final = (StartFailed, NoInterface, OutOfSubnets, LeaseLost, KernelError)
+FATAL: Final = (StartFailed, NoInterface, KernelError)
 """What ends the agent with status 1 and one line.  Anything else is our bug, and shows its traceback."""
+BREATH: Final = 0.2
+"""Seconds between two starts within the process: should they follow each other for ever, it is at least no spinning."""
+RETRY: Final = 5.0
+"""Seconds between attempts to begin anew where the first one failed."""
 CONFIG_POLL: Final = 1.0
 """Seconds between looks for a network configuration while there is none to work with."""
 
@@ -70,7 +75,7 @@ async def _run(settings: Settings) -> int:
     return status
 
 
-def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[None], number: int) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[NoReturn], number: int) -> None:
     """Wind down at the first signal; a second one ends the process at once (compat §9.2)."""
     log.info("%s received: stopping. The kernel keeps what it has.", signal.Signals(number).name)
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -86,14 +91,77 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> NoReturn:
     refuse_what_cannot_work(settings)
     async with AsyncExitStack() as stack:
         stores = candidates(settings)
         stack.push_async_callback(stores.close)
-        store, config, backend = await find_network(stores)
-        agent = await Agent.start(settings, store, config, backend)
-        await agent.run()
+        found = await find_network(stores, lambda: recall(settings, stores))
+        if isinstance(found, Footing):
+            await Reign(settings, stores, found.store, found.configured).run(found)
+        await Reign(settings, stores, *found).run()
+
+
+class Reign:
+    """One agent after another on one host, each taking over from the one before."""
+
+    def __init__(self, settings: Settings, stores: Candidates, store: Store, configured: Configured) -> None:
+        """Begin with this configuration."""
+        self._settings, self._stores = settings, stores
+        self._store, self._configured = store, configured
+        self._proven: Configured | None = None
+        """A configuration this host has worked with."""
+        self._refused: str | None = None
+        """The text of one it has not, should the store hold it still."""
+
+    async def run(self, footing: Footing | None = None) -> NoReturn:
+        """Run them, the first one on ``footing`` if there is one; what ends the first ends it all."""
+        while True:
+            try:
+                ending = await self._run_once(footing or await self._find())
+            except FATAL as exc:
+                if self._proven is None:
+                    raise
+                await self._step_back(exc, self._proven)
+            else:
+                self._proven = self._configured
+                if isinstance(ending, StartAgain):
+                    log.warning("Beginning anew: %s", ending)
+                    self._refused, self._configured = None, ending.configured
+                else:
+                    log.error("%s", ending)
+            footing = None
+            gc.collect()
+            await asyncio.sleep(BREATH)
+
+    async def _find(self) -> Footing:
+        """A footing with a lease, in whatever network is configured once one can be had."""
+        while True:
+            try:
+                return await find(self._settings, self._stores, self._store, self._configured)
+            except ConfigChanged as exc:
+                log.warning("%s", exc)
+                found = await find_network(self._stores)
+                assert not isinstance(found, Footing)
+                self._store, self._configured = found
+
+    async def _run_once(self, footing: Footing) -> StartAgain | LeaseLost:
+        """Run an agent until it must begin anew; returns why."""
+        endings: list[StartAgain | LeaseLost] = []
+        try:
+            await Agent(self._settings, footing, self._refused).run()
+        except* (StartAgain, LeaseLost) as group:
+            endings += [error for error in _leaves(group) if isinstance(error, StartAgain | LeaseLost)]
+        # A lease that is lost is lost with any configuration.
+        return next((ending for ending in endings if isinstance(ending, LeaseLost)), endings[0])
+
+    async def _step_back(self, why: Exception, proven: Configured) -> None:
+        if proven is not self._configured:
+            log.error("Going back to the configuration as it was: this host cannot run with the new one: %s", why)
+            self._refused, self._configured = self._configured.text, proven
+        else:
+            log.error("Cannot begin anew yet, and go on trying: %s", why)
+            await asyncio.sleep(RETRY)
 
 
 def refuse_what_cannot_work(settings: Settings) -> None:
@@ -108,31 +176,38 @@ def refuse_what_cannot_work(settings: Settings) -> None:
         log.warning("-ip-blackhole-route: not supported yet")
 
 
-async def find_network(stores: Iterable[Store]) -> tuple[Store, NetworkConfig, Backend]:
-    """Wait for a network configuration that can be used (docs/adr/0003)."""
-    complaint = OnChange()
+async def find_network(
+    stores: Iterable[Store], recall: Callable[[], Footing | None] = lambda: None
+) -> tuple[Store, Configured] | Footing:
+    """Wait for a network configuration that can be used (docs/adr/0003).
+
+    When no store answers, ``recall`` is asked once whether there is a footing without one.
+    """
+    complaint, asked = OnChange(), False
     while True:
         try:
             found = await find_config(stores)
         except Unavailable as exc:
             complaint.log(log, logging.ERROR, "config", f"Couldn't fetch network config: {exc}")
+            if not asked and (footing := recall()) is not None:
+                return footing
+            asked = True
         else:
             if isinstance(found, Missing):
                 complaint.log(log, logging.ERROR, "config", f"Couldn't fetch network config: {found}")
-            elif (network := _understand(*found, complaint)) is not None:
-                return network
+            elif (configured := _understood(found[1], complaint)) is not None:
+                return found[0], configured
         await asyncio.sleep(CONFIG_POLL)
 
 
-def _understand(store: Store, record: ConfigRecord, complaint: OnChange) -> tuple[Store, NetworkConfig, Backend] | None:
+def _understood(record: ConfigRecord, complaint: OnChange) -> Configured | None:
     try:
-        config = parse_network_config(record.text or "")
-        backend = backends.from_config(config)
+        configured = understand(record.where, record.text or "")
     except ConfigError as exc:
         text = f"the network configuration at {record.where} cannot be used: {exc}"
         complaint.log(log, logging.ERROR, "config", text)
         return None
-    log.info("Found network config at %s - Backend type: %s", record.where, config.backend_type)
-    for warning in (*config.warnings, *backend.warnings):
+    log.info("Found network config at %s - Backend type: %s", record.where, configured.config.backend_type)
+    for warning in (*configured.config.warnings, *configured.backend.warnings):
         log.warning("Network configuration: %s", warning)
-    return store, config, backend
+    return configured

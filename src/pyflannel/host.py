@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeVar
 
-from pyflannel.state import IPAddress, IPInterface
+from pyflannel.state import IPAddress, IPInterface, Mac
 
 _A = TypeVar("_A", IPv4Address, IPv6Address)
 
@@ -42,6 +42,7 @@ class Interface:
     up: bool
     addresses: tuple[InterfaceAddress, ...] = ()
     """In kernel order."""
+    mac: Mac | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Underlay:
     public_ipv6: IPv6Address | None
     why: str
     """For the log: what made this one win."""
+    mac: Mac | None = None
+    """Of the interface, if it has one: no copy of this machine has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +335,7 @@ def _underlay(candidate: _Candidate, wish: Wish) -> Underlay:
         public_ip=(wish.public_ip or ipv4) if wish.ipv4 else None,
         public_ipv6=(wish.public_ipv6 or ipv6) if wish.ipv6 else None,
         why=candidate.why,
+        mac=interface.mac,
     )
 
 

@@ -10,29 +10,71 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pyflannel.lease.model import Lease, Subnet
+from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.outputs import write_atomic
-from pyflannel.state import Link, Mac, Scope, State
+from pyflannel.state import Link, Mac, State
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "vtep-macs.json"
 
 
-def choose_macs(
-    devices: Iterable[str],
-    published: Mapping[str, Mac],
-    observed: State,
-    remembered: Mapping[str, Mac],
-    random_bytes: Callable[[int], bytes],
-) -> dict[str, Mac]:
-    """A MAC for each device: published, observed, remembered or new."""
-    return {
-        dev: published.get(dev) or _held(observed, dev) or remembered.get(dev) or new_mac(random_bytes)
-        for dev in devices
-    }
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Our devices as a start finds them."""
+
+    names: tuple[str, ...]
+    """Those a backend wants."""
+    held: State
+    """Of these the ones there are, whosever they are."""
+    remembered: Mapping[str, Mac]
+    """The address each device had when we last ran."""
+    former: frozenset[str]
+    """Devices we had under another name, before the VNI was changed, and that nobody made anew since."""
+
+    def macs(
+        self, published: Mapping[str, Mac], others: Iterable[Lease], random_bytes: Callable[[int], bytes]
+    ) -> dict[str, Mac]:
+        """A MAC for each device: ``published`` in our lease, held, remembered or new.
+
+        What one of ``others``, the leases of other hosts, publishes is not for us: this machine, or its disk, is a
+        copy of that host.
+        """
+        wanted = {dev: _held(self.held, dev) or self.remembered.get(dev) for dev in self.names if dev not in published}
+        spoken = _spoken(filter(None, wanted.values()), others)
+        macs = {dev: mac for dev, mac in published.items() if dev in self.names}
+        for dev, mac in wanted.items():
+            if mac in spoken:
+                log.warning(
+                    "The MAC address %s of %s is that of another host, %s; making another", mac, dev, spoken[mac]
+                )
+                mac = None
+            macs[dev] = mac or new_mac(random_bytes)
+        return macs
+
+
+def find_devices(kernel: LinuxKernel, state_dir: Path, network: str, names: Iterable[str]) -> Devices:
+    """Look at the devices called ``names``, and at those remembered for ``network``; ``KernelError`` if we may not."""
+    wanted = tuple(names)
+    remembered = remembered_macs(state_dir, network)
+    seen = kernel.devices({*wanted, *remembered})
+    former = frozenset(dev for dev, mac in remembered.items() if dev not in wanted and _held(seen, dev) == mac)
+    return Devices(wanted, State(item for (_, name), item in seen.items() if name in wanted), remembered, former)
+
+
+def _spoken(macs: Iterable[Mac], leases: Iterable[Lease]) -> dict[Mac, Subnet]:
+    """Which of ``macs`` are published in which lease, however the backend writes it down."""
+    texts = {str(mac): mac for mac in macs}
+    found: dict[Mac, Subnet] = {}
+    for lease in leases if texts else ():
+        said = f"{lease.attrs.backend_data}{lease.attrs.backend_v6_data}".lower()
+        found |= {mac: lease.subnet for text, mac in texts.items() if text in said}
+    return found
 
 
 def _held(observed: State, dev: str) -> Mac | None:
@@ -44,16 +86,6 @@ def new_mac(random_bytes: Callable[[int], bytes]) -> Mac:
     """A random unicast address marked as locally administered (IEEE 802: bits 1 and 0 of the first byte)."""
     first, *rest = random_bytes(6)
     return Mac(bytes([(first & 0xFE) | 0x02, *rest]))
-
-
-def own_devices(devices: Iterable[str]) -> Scope:
-    """The scope in which to look for devices that are already there."""
-    return Scope(devices=frozenset(devices))
-
-
-def former_devices(observed: State, remembered: Mapping[str, Mac], devices: Iterable[str]) -> frozenset[str]:
-    """Devices we had under another name, before the VNI was changed, and that nobody made anew since."""
-    return frozenset(dev for dev, mac in remembered.items() if dev not in set(devices) and _held(observed, dev) == mac)
 
 
 def remembered_macs(state_dir: Path, network: str) -> dict[str, Mac]:

@@ -16,18 +16,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from pyflannel import backends, identity
-from pyflannel.agent import StartFailed, first_underlay, policy, previous_subnet, refuse_foreign_devices, subnet_env
-from pyflannel.backends.api import Backend, View
+from pyflannel import identity
+from pyflannel.agent import policy, subnet_env
+from pyflannel.backends.api import View
 from pyflannel.daemon import FATAL, refuse_what_cannot_work
 from pyflannel.diff import Op, Put, diff
 from pyflannel.firewall.iptables import Fault
+from pyflannel.footing import (
+    Configured,
+    StartFailed,
+    first_underlay,
+    previous_subnet,
+    refuse_foreign_devices,
+    understand,
+)
 from pyflannel.guard import Guard
 from pyflannel.host import Underlay
-from pyflannel.identity import choose_macs, former_devices, new_mac, own_devices, remembered_macs
-from pyflannel.lease.alloc import Replace, Reuse, Take, choose, own_lease
+from pyflannel.identity import find_devices, new_mac
+from pyflannel.lease.alloc import OutOfSubnets, Replace, Reuse, Take, choose, own_lease
 from pyflannel.lease.model import Attrs, Snapshot, Subnet
-from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
+from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import Network
@@ -48,16 +56,6 @@ A_NEW_ONE: Final = "a new one"
 
 class CannotTell(Exception):
     """What an agent would do here is not to be found out, or it could not start; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Configured:
-    """The network of this host, as the store has it."""
-
-    where: str
-    """The record, for people."""
-    config: NetworkConfig
-    backend: Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ async def survey(settings: Settings) -> Survey:
         finally:
             await stores.close()
         return await _look(settings, configured, snapshot)
-    except (*FATAL, FirewallError, Unavailable) as exc:
+    except (*FATAL, FirewallError, OutOfSubnets, Unavailable) as exc:
         raise CannotTell(str(exc)) from exc
 
 
@@ -140,31 +138,27 @@ async def _ask(settings: Settings, stores: Candidates) -> tuple[Store, Configure
         raise CannotTell(f"there is no network configuration: {found}")
     store, record = found
     try:
-        config = parse_network_config(record.text or "")
-        return store, Configured(record.where, config, backends.from_config(config))
+        return store, understand(record.where, record.text or "")
     except ConfigError as exc:
         raise CannotTell(f"the network configuration at {record.where} cannot be used: {exc}") from exc
 
 
 async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) -> Survey:
     config, backend = configured.config, configured.backend
-    underlay = first_underlay(settings, config, backend)
+    underlay = first_underlay(settings, configured)
     with LinuxKernel() as kernel:
-        held = kernel.observe(own_devices(backend.devices))
-        refuse_foreign_devices(held)
-        remembered = remembered_macs(Path(settings.state_dir), settings.etcd_prefix)
-        others = own_devices(remembered.keys() - set(backend.devices))
-        former = former_devices(kernel.observe(others), remembered, backend.devices)
+        devices = find_devices(kernel, Path(settings.state_dir), settings.etcd_prefix, backend.devices)
+        refuse_foreign_devices(devices.held)
         own = own_lease(config, snapshot.leases, underlay.public_ip, underlay.public_ipv6)
-        published = backend.published(own) if own is not None else {}
-        macs = choose_macs(backend.devices, published, held, remembered, bytes)
+        others = (lease for lease in snapshot.leases if lease != own)
+        macs = devices.macs(backend.published(own) if own is not None else {}, others, bytes)
         attrs = backend.attrs(underlay, macs)
         lease, counted = plan_lease(config, snapshot, attrs, previous_subnet(Path(settings.subnet_file)))
         known = {dev: mac for dev, mac in macs.items() if mac != NEW_MAC}
         network = Network(backend, View(config, underlay, lease.subnet, known))
         network.fold(counted)
         scope = backend.scope(network.view)
-        have = kernel.observe(replace(scope, devices=scope.devices | former))
+        have = kernel.observe(replace(scope, devices=scope.devices | devices.former))
     kept = {dev: A_NEW_ONE if mac == NEW_MAC else str(mac) for dev, mac in macs.items()}
     texts = {
         settings.subnet_file: render_subnet_env(subnet_env(settings, network)),

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from pyflannel.linux.systemd import notify
-from pyflannel.outputs import SubnetEnv, render_subnet_env, write_atomic
+from pyflannel.outputs import SubnetEnv, parse_env, render_subnet_env, write_atomic
 
 log = logging.getLogger(__name__)
 
+FOR_CONTAINERS: Final = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET", "FLANNEL_MTU")
+"""What of the file Docker has to be started with."""
 RETRY: Final = 2.0
 """Seconds between attempts to write the file."""
 
@@ -26,17 +28,10 @@ class Publisher:
         self._changed.set()
 
     def update(self, env: SubnetEnv) -> None:
-        """Publish ``env`` from now on, if it differs; running containers and their engine have to be told by people."""
-        if env == self._env:
-            return
-        if env.mtu != self._env.mtu:
-            log.warning(
-                "The MTU of the network is %d now and was %d: restart Docker, or its containers go on with the old one",
-                env.mtu,
-                self._env.mtu,
-            )
-        self._env = env
-        self._changed.set()
+        """Publish ``env`` from now on, if it differs."""
+        if env != self._env:
+            self._env = env
+            self._changed.set()
 
     async def run(self) -> None:
         """Write the file, however long it takes, and again when it changes: without it no container may start."""
@@ -53,8 +48,10 @@ class Publisher:
     async def _write(self) -> None:
         said = ""
         while True:
+            text = render_subnet_env(self._env)
             try:
-                write_atomic(self._path, render_subnet_env(self._env))
+                differences = self._differences(text)
+                write_atomic(self._path, text)
             except OSError as exc:
                 if (reason := exc.strerror or str(exc)) != said:
                     log.error("could not write the subnet file %s, and go on trying: %s", self._path, reason)
@@ -62,4 +59,17 @@ class Publisher:
                 await asyncio.sleep(RETRY)
             else:
                 log.info("Wrote subnet file to %s", self._path)
+                if differences:
+                    # Running containers and their engine have to be told by people.
+                    said = ", ".join(differences)
+                    log.error("%s: restart Docker, or its containers go on with what was", said)
                 return
+
+    def _differences(self, text: str) -> list[str]:
+        """What containers started by the file as it is go by, and should no longer once it says ``text``."""
+        try:
+            old, new = parse_env(self._path.read_text(errors="replace")), parse_env(text)
+        except FileNotFoundError:
+            return []
+        names = [name for name in FOR_CONTAINERS if name in old and old[name] != new.get(name)]
+        return [f"{name} was {old[name]} and is {new.get(name, 'no more')}" for name in names]

@@ -293,12 +293,13 @@ class Likeness(Mapping[Key, Item]):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """By what a device of ours is known should it have lost its name: no other device here has both."""
+    """By what a device of ours is known should it have lost its name: the VNI, and its MAC or our address on it."""
 
     dev: str
     """The name it should have."""
     vni: int
     mac: Mac
+    address: IPInterface | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,6 +355,16 @@ def test_a_renamed_device_that_is_not_wanted_any_more_goes(world: World) -> None
     assert world.foreign() == before
 
 
+@pytest.mark.parametrize("link", [LINK, LINK6], ids=["IPv4", "IPv6"])
+def test_a_renamed_device_is_known_by_our_address_if_its_own_was_changed_too(world: World, link: Link) -> None:
+    other = replace(link, mac=Mac.parse("02:00:00:00:00:77"))
+    reconcile(world, changed(other))
+    world.rename_device(link.name, "foo")
+    reconcile(world, WANT)
+    assert world.kernel.observe(SCOPE) == WANT
+    assert not any("foo" in line for line in world.foreign())
+
+
 def test_a_vxlan_device_without_our_identity_is_somebody_elses(world: World) -> None:
     reconcile(world, State([replace(LINK, mac=Mac.parse("02:00:00:00:00:77"))]))
     world.rename_device(DEV, "foo")

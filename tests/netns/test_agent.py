@@ -153,9 +153,9 @@ def heard_of_a_witness(host: Host, out_file: Path) -> str:
     return out_file.read_text()
 
 
-def write_peer(host: Host, name: str, mac: str = "02:00:00:00:00:02") -> None:
+def write_peer(host: Host, name: str, mac: str = "02:00:00:00:00:02", vni: int = 1) -> None:
     """A record of another host, as that host would write it."""
-    value = PEER % f'{{"VNI":1,"VtepMAC":"{mac}"}}'
+    value = PEER % f'{{"VNI":{vni},"VtepMAC":"{mac}"}}'
     write_raw(host, name, value)
 
 
@@ -193,11 +193,22 @@ def test_another_vni_takes_the_place_of_the_former_one(host: Host) -> None:
     stop(first)
     host.space.run("ip link add flannel.9 type vxlan id 9 dev ens33 local 172.16.41.131 dstport 8472")
     host.configure(CONFIG.replace('"Type":"vxlan"', '"Type":"vxlan","VNI":7'))
+    write_peer(host, "10.2.41.0-24", vni=7)
     host.started()
     eventually(lambda: "10.2.41.0" in host.space.run("ip route show dev flannel.7"), "the route over the new device")
     names = {entry["ifname"] for entry in host.space.objects("ip -j link")}
     assert "flannel.1" not in names
     assert "flannel.9" in names, "a device that is not ours has gone"
+
+
+def test_a_device_that_lost_name_and_address_while_nobody_looked_is_ours_all_the_same(host: Host) -> None:
+    stop(host.started())
+    before = host.space.objects("ip -j link show dev flannel.1")[0]["address"]
+    host.space.run("ip link set flannel.1 down")
+    host.space.run("ip link set flannel.1 name foo address 02:00:00:00:00:aa")
+    host.started()
+    (link,) = host.space.objects("ip -j link show type vxlan")
+    assert (link["ifname"], link["address"]) == ("flannel.1", before)
 
 
 def test_a_device_made_anew_keeps_its_address(host: Host) -> None:

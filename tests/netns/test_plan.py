@@ -24,7 +24,7 @@ PREFIX = "/coreos.com/network"
 CONFIG = '{"Network":"10.2.0.0/16","SubnetLen":24,"Backend":{"Type":"vxlan"%s}}'
 PEER = '{"PublicIP":"172.16.41.132","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}'
 ROUTE = "10.2.41.0/24 via 10.2.41.0 dev flannel.1 onlink"
-FILES = ("subnet.env", "vtep-macs.json")
+FILES = ("subnet.env", "vtep-macs.json", "last-known-coreos.com-network-68396115.jsonl")
 NOTHING, FAILED, CHANGES = 0, 1, 2
 
 FOREIGN = """

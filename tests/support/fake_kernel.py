@@ -21,6 +21,7 @@ from pyflannel.linux.spelling import spell
 from pyflannel.state import (
     PROTO_KERNEL,
     Address,
+    Identity,
     Item,
     Key,
     Likeness,
@@ -161,9 +162,15 @@ class FakeKernel:
         """What the device goes by that should have this name."""
         if (Link, name) in self._items:
             return name
-        marks = {(identity.vni, identity.mac) for identity in scope.identities if identity.dev == name}
+        marks = [identity for identity in scope.identities if identity.dev == name]
         astray = (link for link in self._links() if link.name not in scope.devices)
-        return next((link.name for link in astray if (link.spec.vni, link.mac) in marks), name)
+        return next((link.name for link in astray if any(self._is_known(link, mark) for mark in marks)), name)
+
+    def _is_known(self, link: Link, mark: Identity) -> bool:
+        if link.spec.vni != mark.vni:
+            return False
+        addressed = mark.address is not None and Address(link.name, mark.address).key in self._items
+        return link.mac == mark.mac or addressed
 
     def _carry_out(self, op: Op) -> int:
         if isinstance(op, Cut):

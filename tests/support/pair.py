@@ -84,11 +84,27 @@ class Records:
             await store.close()
 
         asyncio.run(make())
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+        self.open()
+
+    def open(self) -> None:
+        """Take the file in hand, again after ``close``."""
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=10.0)
 
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def configure(self, text: str | None) -> None:
+        """Write the network configuration, or remove it."""
+        with self._db:
+            if text is None:
+                self._db.execute("DELETE FROM config WHERE prefix = ?", (PREFIX,))
+            else:
+                self._db.execute(
+                    "INSERT INTO config (prefix, text) VALUES (?, ?)"
+                    " ON CONFLICT (prefix) DO UPDATE SET text = excluded.text",
+                    (PREFIX, text),
+                )
 
     def write(self, records: Mapping[str, str | None]) -> None:
         """Write these values, or remove where there is none, all in one transaction."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pyflannel.cleanup import Leftovers, files, scope, sort_out
 from pyflannel.settings import Settings
 from pyflannel.state import Address, Identity, Link, Misfit, State, Vxlan
+from pyflannel.store import cache
 from tests.support.builders import OWN_MAC
 
 OURS = Link("flannel.1", Vxlan(1, "ens33", IPv4Address("172.16.41.131"), 8472), 1450)
@@ -42,7 +43,10 @@ def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> No
         path.touch()
     (run / ".subnet.env42").touch()
     (state / "vtep-macs.json").symlink_to(tmp_path / "gone")
-    assert list(files(settings)) == [run / "subnet.env", run / ".subnet.env42", state / "vtep-macs.json"]
+    memory = cache.path(state, settings.etcd_prefix)
+    memory.touch()
+    cache.path(state, "/another/network").touch()
+    assert list(files(settings)) == [run / "subnet.env", run / ".subnet.env42", state / "vtep-macs.json", memory]
 
 
 def test_remarks_alone_are_nothing_to_remove() -> None:

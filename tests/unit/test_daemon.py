@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from pyflannel.daemon import find_network
+from pyflannel.footing import Footing
 from pyflannel.store.api import Unavailable
 from tests.support.loops import run_jumping
 from tests.support.memory_store import MemoryData, MemoryStore
@@ -27,9 +28,11 @@ def wait_through(steps: list[str | None], caplog: pytest.LogCaptureFixture) -> l
     async def scenario() -> str:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(administrator(), name="administrator")
-            _, config, backend = await find_network([MemoryStore(data)])
-        assert backend.type == config.backend_type
-        return config.backend_type
+            found = await find_network([MemoryStore(data)])
+        assert not isinstance(found, Footing)
+        _, configured = found
+        assert configured.text == GOOD
+        return configured.backend.type
 
     with caplog.at_level(logging.WARNING, "pyflannel"):
         assert run_jumping(scenario()) == "vxlan"
@@ -66,3 +69,12 @@ def test_a_store_that_does_not_answer_is_waited_for(caplog: pytest.LogCaptureFix
         run_jumping(find_network([store]))
     (line,) = [record.getMessage() for record in caplog.records]
     assert "connection refused" in line
+
+
+def test_what_was_last_known_is_asked_for_once_and_only_when_no_store_answers() -> None:
+    asked: list[None] = []
+    tries = iter([Unavailable("etcd v3 at http://127.0.0.1:1: connection refused")] * 5)
+    store = MemoryStore(MemoryData(config=GOOD), fault=lambda _: next(tries, None))
+    run_jumping(find_network([store], lambda: asked.append(None)))
+    assert len(asked) == 1
+    run_jumping(find_network([store], lambda: pytest.fail("the store answers")))

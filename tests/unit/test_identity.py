@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflannel.identity import FILE, choose_macs, former_devices, new_mac, own_devices, remember, remembered_macs
+from pyflannel.identity import FILE, Devices, find_devices, new_mac, remember, remembered_macs
+from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.state import Link, Mac, State, Vxlan
+from tests.support.builders import vxlan_lease
+from tests.support.namespaces import Namespace
 
+NOTHING = State()
 NETWORK = "/coreos.com/network"
 FOUND, KEPT = Mac.parse("02:00:00:00:00:0f"), Mac.parse("02:00:00:00:00:0e")
 
@@ -25,22 +30,37 @@ def never(_count: int) -> bytes:
     raise AssertionError("no new address is needed")
 
 
+def devices(held: State = NOTHING, remembered: Mapping[str, Mac] = {}) -> Devices:
+    return Devices(("flannel.1",), held, remembered, frozenset())
+
+
 def test_the_address_a_device_has_is_the_one_peers_know() -> None:
-    assert choose_macs(["flannel.1"], {}, device(FOUND), {"flannel.1": KEPT}, never) == {"flannel.1": FOUND}
+    assert devices(device(FOUND), {"flannel.1": KEPT}).macs({}, [], never) == {"flannel.1": FOUND}
 
 
 def test_the_address_in_our_lease_goes_before_the_one_somebody_gave_the_device() -> None:
-    assert choose_macs(["flannel.1"], {"flannel.1": KEPT}, device(FOUND), {}, never) == {"flannel.1": KEPT}
+    assert devices(device(FOUND)).macs({"flannel.1": KEPT}, [], never) == {"flannel.1": KEPT}
 
 
 @pytest.mark.parametrize("seen", [State(), device(None), device(Mac(bytes(6)))], ids=["gone", "unknown", "zero"])
 def test_a_device_without_an_address_gets_the_one_it_had(seen: State) -> None:
-    assert choose_macs(["flannel.1"], {}, seen, {"flannel.1": KEPT}, never) == {"flannel.1": KEPT}
+    assert devices(seen, {"flannel.1": KEPT}).macs({}, [], never) == {"flannel.1": KEPT}
 
 
 def test_a_first_start_makes_an_address() -> None:
-    macs = choose_macs(["flannel.1"], {}, State(), {}, lambda count: b"\xff" * count)
+    macs = devices().macs({}, [], lambda count: b"\xff" * count)
     assert macs == {"flannel.1": Mac.parse("fe:ff:ff:ff:ff:ff")}
+
+
+@pytest.mark.parametrize(("held", "remembered"), [(device(KEPT), {}), (State(), {"flannel.1": KEPT})])
+def test_a_copy_of_a_host_gets_an_address_of_its_own(
+    held: State, remembered: Mapping[str, Mac], caplog: pytest.LogCaptureFixture
+) -> None:
+    original = vxlan_lease("10.2.41.0/24", "172.16.41.132", KEPT)
+    other = vxlan_lease("10.2.42.0/24", "172.16.41.133", FOUND)
+    macs = devices(held, remembered).macs({}, [other, original], lambda count: b"\x02" * count)
+    assert macs == {"flannel.1": Mac(b"\x02" * 6)}
+    assert "is that of another host, 10.2.41.0/24" in caplog.text
 
 
 @given(st.binary(min_size=6, max_size=6))
@@ -109,13 +129,15 @@ def test_a_disk_that_refuses_is_a_warning(tmp_path: Path, caplog: pytest.LogCapt
     assert "another MAC address" in caplog.text
 
 
-def test_a_device_of_another_vni_is_a_former_one_while_it_has_our_address() -> None:
-    remembered = {"flannel.1": KEPT, "flannel.2": FOUND}
-    assert former_devices(device(KEPT), remembered, ["flannel.2"]) == {"flannel.1"}
-    assert former_devices(device(FOUND), remembered, ["flannel.2"]) == frozenset()
-    assert former_devices(State(), remembered, ["flannel.2"]) == frozenset()
-    assert former_devices(device(KEPT), remembered, ["flannel.1", "flannel.2"]) == frozenset()
-
-
-def test_only_our_devices_are_looked_at() -> None:
-    assert own_devices(["flannel.1"]).devices == {"flannel.1"}
+@pytest.mark.needs("root", "netns", "vxlan")
+def test_a_device_of_another_vni_is_a_former_one_while_it_has_our_address(tmp_path: Path) -> None:
+    remember(tmp_path, NETWORK, {"flannel.1": KEPT, "flannel.2": FOUND})
+    with Namespace("identity") as space, LinuxKernel(space.name) as kernel:
+        assert find_devices(kernel, tmp_path, NETWORK, ["flannel.2"]).former == frozenset()
+        space.run(f"ip link add flannel.1 address {KEPT} type vxlan id 1 dstport 8472")
+        found = find_devices(kernel, tmp_path, NETWORK, ["flannel.2"])
+        assert found.former == {"flannel.1"}
+        assert found.held == State()
+        assert find_devices(kernel, tmp_path, NETWORK, ["flannel.1"]).former == frozenset()
+        space.run(f"ip link set flannel.1 address {FOUND}")
+        assert find_devices(kernel, tmp_path, NETWORK, ["flannel.2"]).former == frozenset()

@@ -162,7 +162,7 @@ def test_a_network_of_many_peers_has_three_items_for_each() -> None:
 
 
 def data(number: int) -> str:
-    return f'{{"VtepMAC":"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}}'
+    return f'{{"VtepMAC":"02:00:00:01:{number >> 8:02x}:{number & 255:02x}"}}'
 
 
 def crowd(size: int) -> tuple[Lease, ...]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from pyflannel.diff import Cut, Put
+from pyflannel.footing import Configured
 from pyflannel.lease.alloc import OutOfSubnets
 from pyflannel.lease.model import Attrs, Lease, Snapshot
 from pyflannel.network import Network
-from pyflannel.plan import CannotTell, Configured, FileChange, LeasePlan, Survey, changes, network_of, plan_lease
+from pyflannel.plan import CannotTell, FileChange, LeasePlan, Survey, changes, network_of, plan_lease
 from pyflannel.settings import Settings
-from pyflannel.state import State, Sysctl
+from pyflannel.state import Mac, State, Sysctl
 from pyflannel.store.local import LocalStore
 from tests.support.builders import backend, config, subnet, underlay, view, vxlan_lease
 
@@ -31,7 +32,9 @@ def leased(*leases: Lease) -> Snapshot:
 def survey(lease: LeasePlan | None = None) -> Survey:
     network = config()
     return Survey(
-        Configured("/net/config in a store", network, backend(network)), underlay(), lease or LeasePlan(OURS.subnet)
+        Configured("/net/config in a store", "{}", network, backend(network)),
+        underlay(),
+        lease or LeasePlan(OURS.subnet),
     )
 
 
@@ -90,7 +93,7 @@ def test_an_empty_kernel_is_to_hold_all_and_a_full_one_needs_nothing() -> None:
 
 
 def test_what_an_audit_would_cut_is_part_of_the_plan() -> None:
-    made, stale = network(), backend().peer_items(view(), vxlan_lease("10.2.99.0/24", "172.16.41.99"))
+    made, stale = network(), backend().peer_items(view(), vxlan_lease("10.2.99.0/24", "172.16.41.99", Mac.parse("02:00:00:00:00:09")))
     assert {type(op) for op in changes(made, State([*made.items(), *stale]))} == {Cut}
 
 

@@ -35,8 +35,37 @@ def test_the_file_is_written_and_written_again_when_it_changes(
 
     with caplog.at_level(logging.INFO, "pyflannel"):
         run_jumping(scenario())
-    assert "1400 now and was 1450: restart Docker" in caplog.text
+    assert "FLANNEL_MTU was 1450 and is 1400: restart Docker" in caplog.text
     assert caplog.text.count("Running backend.") == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("FLANNEL_SUBNET=10.2.8.1/24\nFLANNEL_MTU=1450\n", ["FLANNEL_SUBNET was 10.2.8.1/24 and is 10.2.71.1/24: "]),
+        (
+            "FLANNEL_SUBNET=10.2.71.1/24\nFLANNEL_IPV6_SUBNET=fd00::1/64\n",
+            ["FLANNEL_IPV6_SUBNET was fd00::1/64 and is"],
+        ),
+        ("FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.2.71.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n", []),
+        ("no subnet file\n", []),
+    ],
+)
+def test_who_started_docker_with_another_file_is_told(
+    before: str, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "subnet.env"
+    path.write_text(before)
+
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(Publisher(path, ENV).run(), name="outputs")
+            await asyncio.sleep(1)
+            running.cancel()
+
+    run_jumping(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [line.startswith(text) for line, text in zip(lines, said, strict=True)] == [True] * len(said)
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:

@@ -31,7 +31,14 @@ def gather(lookups: Sequence[IPAddress] = (), netns: Netns = None) -> Facts:
         names = {device.index: device.name for device in devices}
         return Facts(
             interfaces=tuple(
-                Interface(device.index, device.name, device.mtu, device.up, tuple(held.get(device.index, ())))
+                Interface(
+                    device.index,
+                    device.name,
+                    device.mtu,
+                    device.up,
+                    tuple(held.get(device.index, ())),
+                    device.mac,
+                )
                 for device in devices
             ),
             defaults=(*_defaults(conversation, AF_INET, names), *_defaults(conversation, AF_INET6, names)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -94,6 +94,10 @@ class LinuxKernel:
     def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
         """As ``Kernel`` promises; ``KernelError`` as above."""
         return Reader(self._conversation, self._netns).compare(scope, known)
+
+    def devices(self, names: Iterable[str]) -> State:
+        """The devices of these names, whosever they are, without what is on them; ``KernelError`` as above."""
+        return Reader(self._conversation, self._netns).devices(names)
 
     def apply(self, ops: Sequence[Op]) -> Report:
         """As ``Kernel`` promises."""

@@ -16,7 +16,7 @@ from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
 from pyflannel.linux.netns import Netns
-from pyflannel.state import Address, Item, Key, Likeness, Link, Misfit, Route, Scope, State
+from pyflannel.state import Address, Identity, Item, Key, Likeness, Link, Misfit, Route, Scope, State
 
 T = TypeVar("T")
 
@@ -41,6 +41,11 @@ class Reader:
         """The same, told by how it differs from ``known``."""
         return self._steadily(lambda: Likeness(self._items(scope), known))
 
+    def devices(self, names: Iterable[str]) -> State:
+        """The devices of these names, without what is on them."""
+        found = (self._devices.look(name) for name in names)
+        return State(self.link(device) for device in found if device is not None)
+
     def routes(self, index: int, dev: str, family: int) -> Iterator[Route]:
         """The routes through a device; all but the first that fill one slot are strays."""
         filled: set[Key] = set()
@@ -63,14 +68,23 @@ class Reader:
         return links.as_item(device, "" if found is None else found.name)
 
     def _misnamed(self, name: str, scope: Scope) -> links.Device | None:
-        identities = [(identity.vni, identity.mac) for identity in scope.identities if identity.dev == name]
+        identities = [identity for identity in scope.identities if identity.dev == name]
         if not identities:
             return None
         for body in self._conversation.dump("listing vxlan devices", links.query_kind("vxlan")):
             device = links.read(body)
-            if links.misfit(device) is None and device.name not in scope.devices and links.claims(device) in identities:
+            astray = links.misfit(device) is None and device.name not in scope.devices
+            if astray and any(self._is_known(device, identity) for identity in identities):
                 return device
         return None
+
+    def _is_known(self, device: links.Device, identity: Identity) -> bool:
+        vni, mac = links.claims(device)
+        if vni != identity.vni or mac == identity.mac:
+            return vni == identity.vni
+        bodies = self._list(f"addresses of {device.name}", addresses.query(device.index))
+        held = [found.address for found in map(addresses.read, bodies) if found and found.index == device.index]
+        return identity.address in held
 
     def _steadily(self, look: Callable[[], T]) -> T:
         """``look`` until no device goes away meanwhile: the next time it is not there from the beginning."""

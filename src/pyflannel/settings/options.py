@@ -105,6 +105,11 @@ class Settings:
         since="pyflannel 0.1",
         parse=values.path,
     )
+    release_on_exit: bool = option(
+        False,
+        "give the lease back when the agent is told to stop, for hosts that do not come back",
+        since="pyflannel 0.1",
+    )
     iface: tuple[str, ...] = option(
         (),
         "interface, by name or address, for traffic between hosts; may be repeated, the first that fits is used",

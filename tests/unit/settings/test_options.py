@@ -23,7 +23,7 @@ VERSIONS = {
     "v0.28.9": f"""{V08} kube-annotation-prefix iptables-resync iptables-forward-rules net-config-path public-ipv6
         set-node-network-unavailable iface-can-reach ip-blackhole-route ip-masq-fully-random-disable""",
 }
-OURS = {"etcd-api", "store", "state-dir", "log-format", "compat-exit-codes", "dry-run"}
+OURS = {"etcd-api", "store", "state-dir", "log-format", "compat-exit-codes", "dry-run", "release-on-exit"}
 GO_DEFAULTS = {
     "etcd-endpoints": "http://127.0.0.1:4001,http://127.0.0.1:2379",
     "etcd-prefix": "/coreos.com/network",
@@ -71,6 +71,7 @@ def test_defaults_of_our_own_options() -> None:
     assert settings.state_dir == "/var/lib/flannel"
     assert not settings.compat_exit_codes
     assert not settings.dry_run
+    assert not settings.release_on_exit
 
 
 def test_flags_are_read_as_the_kind_go_gives_them() -> None:
@@ -78,7 +79,7 @@ def test_flags_are_read_as_the_kind_go_gives_them() -> None:
     numbers = {flag for flag, option in OPTIONS.items() if option.kind is int}
     assert booleans == {
         *("ip-masq", "ip-masq-fully-random-disable", "kube-subnet-mgr", "set-node-network-unavailable"),
-        *("iptables-forward-rules", "ip-blackhole-route", "version", "compat-exit-codes", "dry-run"),
+        *("iptables-forward-rules", "ip-blackhole-route", "version", "compat-exit-codes", "dry-run", "release-on-exit"),
     }
     assert numbers == {"subnet-lease-renew-margin", "iptables-resync", "healthz-port", "v"}
 
