@@ -293,12 +293,17 @@ class Likeness(Mapping[Key, Item]):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """By what a device of ours is known should it have lost its name: the VNI, and its MAC or our address on it."""
+    """By what a device of ours is known should it have lost its name.
+
+    That is its VNI and MAC; or, where it has lost that one too, its VNI, its port and our address on it: with such a
+    device here there can be no other of ours.
+    """
 
     dev: str
     """The name it should have."""
     vni: int
     mac: Mac
+    port: int = 0
     address: IPInterface | None = None
 
 

@@ -365,6 +365,16 @@ def test_a_renamed_device_is_known_by_our_address_if_its_own_was_changed_too(wor
     assert not any("foo" in line for line in world.foreign())
 
 
+def test_a_vxlan_device_with_our_address_on_another_port_is_somebody_elses(world: World) -> None:
+    theirs = replace(LINK, mac=Mac.parse("02:00:00:00:00:77"), spec=replace(SPEC, port=4789))
+    reconcile(world, State([theirs, Address(DEV, ip_interface("10.2.1.0/32"))]))
+    world.rename_device(DEV, "foo")
+    before = world.foreign()
+    reconcile(world, WANT)
+    reconcile(world, State())
+    assert world.foreign() == before
+
+
 def test_a_vxlan_device_without_our_identity_is_somebody_elses(world: World) -> None:
     reconcile(world, State([replace(LINK, mac=Mac.parse("02:00:00:00:00:77"))]))
     world.rename_device(DEV, "foo")

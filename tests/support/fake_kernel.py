@@ -170,7 +170,7 @@ class FakeKernel:
         if link.spec.vni != mark.vni:
             return False
         addressed = mark.address is not None and Address(link.name, mark.address).key in self._items
-        return link.mac == mark.mac or addressed
+        return link.mac == mark.mac or (link.spec.port == mark.port and addressed)
 
     def _carry_out(self, op: Op) -> int:
         if isinstance(op, Cut):

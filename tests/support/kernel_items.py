@@ -16,7 +16,7 @@ SCOPE = Scope(
     networks=(ip_network("10.2.0.0/16"), ip_network("fd00:2::/48")),
     sysctls=frozenset(((DEV, "ipv6", "accept_ra"),)),
     identities=tuple(
-        Identity(link.name, link.spec.vni, link.mac, ip_interface(address))
+        Identity(link.name, link.spec.vni, link.mac, link.spec.port, ip_interface(address))
         for link, address in ((LINK, "10.2.1.0/32"), (LINK6, "fd00:2:1::/128"))
         if link.mac is not None
     ),

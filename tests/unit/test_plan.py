@@ -23,6 +23,7 @@ from tests.support.builders import backend, config, subnet, underlay, view, vxla
 
 OURS = vxlan_lease("10.2.71.0/24", "172.16.41.131")
 PEER = vxlan_lease()
+STRANGER = Mac.parse("02:00:00:00:00:09")
 
 
 def leased(*leases: Lease) -> Snapshot:
@@ -93,7 +94,7 @@ def test_an_empty_kernel_is_to_hold_all_and_a_full_one_needs_nothing() -> None:
 
 
 def test_what_an_audit_would_cut_is_part_of_the_plan() -> None:
-    made, stale = network(), backend().peer_items(view(), vxlan_lease("10.2.99.0/24", "172.16.41.99", Mac.parse("02:00:00:00:00:09")))
+    made, stale = network(), backend().peer_items(view(), vxlan_lease("10.2.99.0/24", "172.16.41.99", STRANGER))
     assert {type(op) for op in changes(made, State([*made.items(), *stale]))} == {Cut}
 
 

@@ -117,9 +117,9 @@ def underlay(device: Device) -> int:
     return INTEGER.unpack(raw)[0] if raw and not device.underlay_elsewhere else 0
 
 
-def claims(device: Device) -> tuple[int, Mac | None]:
-    """VNI and MAC of a vxlan device: by these it is known, whatever its name."""
-    return VNI.unpack(device.settings[IFLA_VXLAN_ID])[0], device.mac
+def vxlan_ends(device: Device) -> tuple[int, int]:
+    """VNI and port of a vxlan device."""
+    return VNI.unpack(device.settings[IFLA_VXLAN_ID])[0], PORT.unpack(device.settings[IFLA_VXLAN_PORT])[0]
 
 
 def as_item(device: Device, underlay_name: str) -> Link:

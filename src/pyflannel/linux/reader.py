@@ -79,9 +79,9 @@ class Reader:
         return None
 
     def _is_known(self, device: links.Device, identity: Identity) -> bool:
-        vni, mac = links.claims(device)
-        if vni != identity.vni or mac == identity.mac:
-            return vni == identity.vni
+        vni, port = links.vxlan_ends(device)
+        if vni != identity.vni or device.mac == identity.mac or port != identity.port:
+            return vni == identity.vni and device.mac == identity.mac
         bodies = self._list(f"addresses of {device.name}", addresses.query(device.index))
         held = [found.address for found in map(addresses.read, bodies) if found and found.index == device.index]
         return identity.address in held

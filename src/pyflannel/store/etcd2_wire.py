@@ -73,7 +73,7 @@ def _answer(answer: Mapping[str, JSON]) -> Action | Failure:
     if "node" not in answer:
         text = ": ".join(str(answer[name]) for name in ("message", "cause") if answer.get(name))
         return Failure(_number(answer, "errorCode"), text)
-    return Action(_node(answer["node"]), answer.get("action") in _REMOVALS)
+    return Action(_node(answer["node"]), str(answer.get("action")) in _REMOVALS)
 
 
 def _node(value: JSON) -> Node:

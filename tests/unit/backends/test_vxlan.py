@@ -264,5 +264,5 @@ def test_the_scope_is_our_devices_and_our_networks() -> None:
     assert scope.sysctls == {("flannel.1", "ipv6", "accept_ra"), ("flannel-v6.1", "ipv6", "accept_ra")}
     addresses = {item.dev: item.address for item in backend(DUAL).self_items(DUAL_VIEW) if isinstance(item, Address)}
     assert set(scope.identities) == {
-        Identity(dev, 1, DUAL_VIEW.macs[dev], addresses[dev]) for dev in ("flannel.1", "flannel-v6.1")
+        Identity(dev, 1, DUAL_VIEW.macs[dev], 8472, addresses[dev]) for dev in ("flannel.1", "flannel-v6.1")
     }

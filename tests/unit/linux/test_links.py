@@ -175,5 +175,5 @@ def test_devices_of_one_type_are_asked_for() -> None:
     assert understood(links.query_kind("vxlan"))["IFLA_LINKINFO"] == {"IFLA_INFO_KIND": "vxlan"}
 
 
-def test_a_vxlan_device_is_known_by_vni_and_mac() -> None:
-    assert links.claims(device(LINK)) == (LINK.spec.vni, LINK.mac)
+def test_where_a_vxlan_device_listens_is_read() -> None:
+    assert links.vxlan_ends(device(LINK)) == (LINK.spec.vni, LINK.spec.port)
