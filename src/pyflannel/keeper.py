@@ -51,7 +51,7 @@ _MAC: Final = re.compile(r'"VtepMAC"\s*:\s*"([0-9A-Fa-f:.-]{1,23})"', re.IGNOREC
 class LeaseLost(Exception):
     """Our subnet belongs to another host now.
 
-    Whoever acquires again, as a ``Tenant`` with neither ``previous`` nor ``written``, gets another subnet.
+    Whoever acquires again gets another subnet, unless that host has gone by then.
     """
 
     def __init__(self, subnet: Subnet, winner: Lease) -> None:
