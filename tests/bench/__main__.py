@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: ``python -m tests.bench [--huge] [start] [kernel] [events] [idle] [healing]``.
+"""Run all benchmarks, or those named: ``python -m tests.bench [--huge] [start] [kernel] …``; ``BENCHES`` lists them.
 
 ``--huge`` adds 30,000 peers, which takes some minutes more.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import events, healing, idle, kernel, start
+from tests.bench import allocators, events, healing, idle, kernel, start, tunnel_paths
 
 BENCHES = {
     "start": start.main,
@@ -18,6 +18,8 @@ BENCHES = {
     "events": events.main,
     "idle": idle.main,
     "healing": healing.main,
+    "allocators": allocators.main,
+    "tunnel": tunnel_paths.main,
 }
 HUGE = "--huge"
 
