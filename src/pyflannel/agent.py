@@ -336,9 +336,10 @@ class Agent:
         except ConfigError as exc:
             self._complaint.log(log, logging.ERROR, "mtu", f"the network does not fit through {underlay.name}: {exc}")
             return
-        network.view = replace(network.view, underlay=underlay)
+        replan = network.move(underlay)
         self._want_everything()
         self._watch()
+        self._announce(replan)
         self._reconciler.mark_dirty()
         self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))

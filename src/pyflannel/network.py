@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pyflannel.backends.api import Backend, Refused, View
-from pyflannel.lease.contest import Contest, Outcome, refusal
+from pyflannel.host import Underlay
+from pyflannel.lease.contest import Contest, Outcome
 from pyflannel.lease.model import Changes, Lease, Snapshot, Subnet
+from pyflannel.lease.refusal import refusal
 from pyflannel.lease.table import LeaseTable
 from pyflannel.state import Item
 
@@ -54,12 +56,13 @@ class Network:
         self.table = LeaseTable()
         self._contest = Contest(own=view.own)
         self._refused: dict[Subnet, str] = {}
+        self._useless: dict[Subnet, str] = {}
         self._items: dict[Subnet, tuple[Item, ...]] = {}
 
     @property
     def ignored(self) -> dict[Subnet, str]:
         """Leases left out, and why: for people."""
-        return self._refused | {loss.lease.subnet: loss.reason for loss in self._contest.losses()}
+        return self._refused | self._useless | {loss.lease.subnet: loss.reason for loss in self._contest.losses()}
 
     def self_items(self) -> tuple[Item, ...]:
         """What the kernel should hold for ourselves."""
@@ -77,13 +80,21 @@ class Network:
         That may be every peer's route, the moment their number asks for metrics to be spread, or no longer.
         """
         delta = self.table.apply_snapshot(news) if isinstance(news, Snapshot) else self.table.apply(news)
-        outcomes = [self._remove(lease) for lease in delta.gone] + [self._put(lease) for lease in delta.put]
+        # Best rank last to go and first to come, so that each is decided about once: of a thousand records with one
+        # MAC that go all at once, each would else be let in for a moment.
+        outcomes = [self._remove(lease) for lease in sorted(delta.gone, key=_age, reverse=True)]
+        outcomes += [self._put(lease) for lease in sorted(delta.put, key=_age)]
         count = self._contest.count()
         spread = count >= self._spread_below if self.view.spread else count > self._spread_above
         if spread == self.view.spread:
             return self._replan(outcomes)
         self.view = replace(self.view, spread=spread)
         return self._replan(outcomes, self._contest.winners())
+
+    def move(self, underlay: Underlay) -> Replan:
+        """Go on over another interface or address.  Records are judged by it: none may speak of our own address."""
+        self.view = replace(self.view, underlay=underlay)
+        return self._replan((), self._contest.winners())
 
     def _put(self, lease: Lease) -> Outcome:
         self._refused.pop(lease.subnet, None)
@@ -107,6 +118,7 @@ class Network:
         for outcome in outcomes:
             for loss in outcome.lost:
                 subnet = loss.lease.subnet
+                self._useless.pop(subnet, None)
                 held = self._items.pop(subnet, ())
                 if before.setdefault(subnet, held):
                     removed[subnet] = loss.lease
@@ -118,21 +130,35 @@ class Network:
                     continue
                 before.setdefault(subnet, self._items.pop(subnet, ()))
                 removed.pop(subnet, None)
-                try:
-                    self._items[subnet] = self.backend.peer_items(self.view, lease)
+                if self._plan(lease):
                     added[subnet] = lease
-                except Refused as exc:
-                    self._refused[subnet] = str(exc)
-                    if before[subnet]:
-                        removed[subnet] = lease
+                elif before[subnet]:
+                    removed[subnet] = lease
         for lease in refiled:
             subnet = lease.subnet
-            if subnet not in before and subnet in self._items:
-                before[subnet] = self._items[subnet]
-                self._items[subnet] = self.backend.peer_items(self.view, lease)
+            if subnet in before or subnet == self.view.own:
+                continue
+            before[subnet] = self._items.pop(subnet, ())
+            usable = self._plan(lease)
+            if usable != bool(before[subnet]):
+                (added if usable else removed)[subnet] = lease
         return Replan(
             old=tuple(item for items in before.values() for item in items),
             new=tuple(item for subnet in before for item in self._items.get(subnet, ())),
             added=tuple(added.values()),
             removed=tuple(removed.values()),
         )
+
+    def _plan(self, lease: Lease) -> bool:
+        """Note what the kernel should hold for a peer that counts; False if the backend can make nothing of it."""
+        self._useless.pop(lease.subnet, None)
+        try:
+            self._items[lease.subnet] = self.backend.peer_items(self.view, lease)
+        except Refused as exc:
+            self._useless[lease.subnet] = str(exc)
+            return False
+        return True
+
+
+def _age(lease: Lease) -> int:
+    return lease.created

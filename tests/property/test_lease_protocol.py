@@ -15,7 +15,8 @@ from ipaddress import IPv4Address
 from itertools import combinations
 from typing import TypeAlias, TypeVar
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from pyflannel.lease.alloc import OutOfSubnets, choose
@@ -74,6 +76,8 @@ def happening(**drawn: st.SearchStrategy[object]) -> Callable[[Act], Act]:
 class LeaseProtocol(RuleBasedStateMachine):
     """Nothing is drawn while time passes: what the rules do is all the chance there is."""
 
+    compares = True
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = jumping_runner()
@@ -93,7 +97,7 @@ class LeaseProtocol(RuleBasedStateMachine):
         up=st.booleans(),
     )
     def begin(self, network: NetworkConfig, latencies: list[float], up: bool) -> None:
-        self.world = World(self.data, network)
+        self.world = World(self.data, network, compares=self.compares)
         for number, latency in enumerate(latencies, start=1):
             self.hosts.append(Host(self.world, number, ADDRESSES[number - 1], latency))
         if up:
@@ -319,7 +323,19 @@ class LeaseProtocol(RuleBasedStateMachine):
         return None
 
 
+class BlindProtocol(LeaseProtocol):
+    """The same with a store that does not compare, the fault Go flannel's updates have."""
+
+    compares = False
+
+
 TestLeaseProtocol = LeaseProtocol.TestCase
-TestLeaseProtocol.settings = settings(
-    stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+TestLeaseProtocol.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=30)
+
+
+def test_a_store_that_does_not_compare_is_found_out() -> None:
+    one_go = settings(
+        stateful_step_count=30, max_examples=300, phases=[Phase.generate], derandomize=True, database=None
+    )
+    with pytest.raises(AssertionError, match="changed or removed"):
+        run_state_machine_as_test(BlindProtocol, settings=one_go)

@@ -11,7 +11,7 @@ import pytest
 from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
 from pyflannel.network import SPREAD_ABOVE, SPREAD_BELOW, Network
 from pyflannel.state import FdbEntry, Item, Mac, Route
-from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, view, vxlan_lease
+from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, underlay, view, vxlan_lease
 
 PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC, created=10)
 THIRD_MAC = Mac.parse("02:00:00:00:00:03")
@@ -217,3 +217,30 @@ def test_few_peers_have_no_metrics_again() -> None:
 def test_records_that_do_not_count_spread_no_metrics() -> None:
     *most, last = crowd(SPREAD_ABOVE + 1)
     assert metrics(network(*most, replace(last, attrs=most[0].attrs)).items()) == {0}
+
+
+def test_the_reason_for_a_useless_record_goes_with_it_even_if_it_had_just_come_to_count() -> None:
+    useless = Attrs(PEER.attrs.public_ip, None, "udp")
+    first, second = replace(PEER, attrs=useless), replace(vxlan_lease("10.2.41.0/25", created=20), attrs=useless)
+    made = network(first, second)
+    made.fold(Changes(101, (Removed(first.subnet), Removed(second.subnet))))
+    assert made.ignored == {}
+
+
+def test_a_peer_at_the_address_we_move_to_is_left_out_and_one_at_the_address_we_left_is_let_in() -> None:
+    made = network(PEER)
+    here, there = underlay(), PEER.attrs.public_ip
+    replan = made.move(replace(here, ipv4=there, public_ip=there))
+    assert (routes(replan.old), replan.new, replan.removed) == ({"10.2.41.0/24"}, (), (PEER,))
+    assert "which is our own" in made.ignored[PEER.subnet]
+    replan = made.move(here)
+    assert (replan.old, routes(replan.new), replan.added) == ((), {"10.2.41.0/24"}, (PEER,))
+    assert made.ignored == {}
+
+
+def test_a_move_that_concerns_no_record_changes_none() -> None:
+    made = network(OWN, PEER)
+    replan = made.move(replace(underlay(), mtu=1400))
+    assert (replan.added, replan.removed) == ((), ())
+    assert replan.old == replan.new
+    assert made.view.underlay.mtu == 1400

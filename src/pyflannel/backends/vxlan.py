@@ -212,7 +212,7 @@ class Vxlan:
             else:
                 fields = Fields(read_object(data), f"{key}.")
                 vni, text = fields.integer("VNI", self.vni, 0, MAX_VNI), fields.text("VtepMAC", "")
-            if len(text) > _LONGEST_MAC:
+            if len(text) > _LONGEST_MAC or not text.isascii():
                 raise ValueError(f"not a MAC address: a text of {len(text)} characters")
             mac = Mac.parse(text)
         except ValueError as exc:

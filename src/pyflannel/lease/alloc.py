@@ -97,12 +97,14 @@ def choose(
     why: list[str] = []
     if config.ipv4 is not None:
         nets = [subnet.ipv4 for subnet in taken if subnet.ipv4 is not None]
-        number, how = _pick(config.ipv4, nets, public_ip, None if previous is None else previous.ipv4, rng)
+        hosts = [public_ip, *(lease.attrs.public_ip for lease in leases)]
+        number, how = _pick(config.ipv4, nets, hosts, None if previous is None else previous.ipv4, rng)
         ipv4 = IPv4Network((number, config.ipv4.subnet_len))
         why.append(f"{ipv4} {how}")
     if config.ipv6 is not None:
         nets6 = [subnet.ipv6 for subnet in taken if subnet.ipv6 is not None]
-        number, how = _pick(config.ipv6, nets6, public_ipv6, None if previous is None else previous.ipv6, rng)
+        hosts6 = [public_ipv6, *(lease.attrs.public_ipv6 for lease in leases)]
+        number, how = _pick(config.ipv6, nets6, hosts6, None if previous is None else previous.ipv6, rng)
         ipv6 = IPv6Network((number, config.ipv6.subnet_len))
         why.append(f"{ipv6} {how}")
     return Take(Subnet(ipv4, ipv6), ", ".join(why))
@@ -216,20 +218,22 @@ def _named(records: Iterable[Unreadable]) -> Iterator[Subnet]:
 
 
 def _pick(
-    span: Span, taken: Sequence[IPNetwork], host: IPAddress | None, previous: IPNetwork | None, rng: Lots
+    span: Span, taken: Sequence[IPNetwork], hosts: Iterable[IPAddress | None], previous: IPNetwork | None, rng: Lots
 ) -> tuple[int, str]:
     """The address of the subnet to take in one family, and how it was found."""
     shift = span.network.max_prefixlen - span.subnet_len
-    held = [(int(net.network_address) >> shift, _last_address(net) >> shift) for net in taken]
-    if host is not None:
-        # A subnet around our own address would lead the tunnel into itself, and every peer would refuse the lease.
-        held.append((int(host) >> shift, int(host) >> shift))
+    first, last = int(span.subnet_min) >> shift, int(span.subnet_max) >> shift
+    # What covers the whole network counts for nobody, and must not keep everybody out.
+    nets = (net for net in taken if net.prefixlen > span.network.prefixlen)
+    held = [(int(net.network_address) >> shift, _last_address(net) >> shift) for net in nets]
+    # A subnet around the address of a host would lead the tunnel to it into itself: every peer would refuse the lease.
+    around = (int(host) >> shift for host in hosts if host is not None)
+    held += ((block, block) for block in around if first <= block <= last)
     held.sort()
     if previous is not None and _within(span, previous):
         block = int(previous.network_address) >> shift
         if not any(start <= block <= end for start, end in held):
             return block << shift, "is free, and was ours before"
-    first, last = int(span.subnet_min) >> shift, int(span.subnet_max) >> shift
     free = _free(first, last, held)
     if not free:
         raise OutOfSubnets(

@@ -32,6 +32,9 @@ LONGEST_VALUE: Final = 64 * 1024
 LONGEST_TYPE: Final = 64
 """Characters of ``BackendType``, which log lines repeat."""
 
+_SHOWN: Final = 80
+"""How many characters of a wrong key or address a message repeats."""
+
 _NO_IPV4: Final = "0.0.0.0-0"
 _NAME: Final = re.compile(r"([0-9.]{7,15})-([0-9]{1,2})(?:&([0-9a-f:]{2,39})-([0-9]{1,3}))?")
 _LONGEST_PREFIX: Final = {4: 31, 6: 127}
@@ -222,4 +225,5 @@ def _name(quoted: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return ascii(name if len(name) <= 80 else name[:80] + "…")
+    text = ascii(name[:_SHOWN])
+    return text if len(text) <= _SHOWN and len(name) <= _SHOWN else text[:_SHOWN] + "…"

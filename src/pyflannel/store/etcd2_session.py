@@ -4,6 +4,8 @@ Rules of this file
   1. It knows that there are several members; what is asked for is the business of ``etcd2``.
   2. A write that got no answer is made again at the next member.  All our writes carry a condition, so the second
      attempt fails on the first one's success; the ``Reply`` tells that this may be so.
+  3. A read that is not answered soon is made at the next member as well.  A member that lost its leader with a read in
+     hand forgets it, and would keep us waiting for the whole time we give it though another leader is there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from pyflannel.store.api import Unavailable
-from pyflannel.store.endpoints import CALL_S, Credentials, Endpoint, Rotation, Tls, parse_endpoint
+from pyflannel.store.endpoints import CALL_S, SLOW_S, Credentials, Endpoint, Rotation, Tls, parse_endpoint
 from pyflannel.store.etcd2_member import QUORUM, Member, Reply
 
 _API: Final = "etcd v2"
@@ -52,7 +54,7 @@ class Session:
                 await member.close()  # a connection on which something went wrong is not used again
                 raise
 
-        reply = await self._rotation.ask(question)
+        reply = await self._rotation.ask(question, SLOW_S if method == "GET" else None)
         return replace(reply, repeated=attempts > 1)
 
     @asynccontextmanager

@@ -144,6 +144,7 @@ def test_a_lease_publishes_vni_and_mac() -> None:
         ('{"VtepMAC":"00:00:00:00:00:00"}', "not the address of one host"),
         ("[" * 100_000, "nested too deeply"),
         ('{"VtepMAC":"' + "0" * 60_000 + '"}', "a text of 60000 characters: expected one like c6:d2:32:6f:8f:44"),
+        ('{"VtepMAC":"' + "\U000e0001" * 17 + '"}', "a text of 17 characters: expected one like"),
         ('{"VNI":"1","VtepMAC":"02:00:00:00:00:02"}', "BackendData.VNI holds a text"),
         ('{"VNI":16777216,"VtepMAC":"02:00:00:00:00:02"}', "BackendData.VNI 16777216 is out of range"),
         ('{"VNI":2,"VtepMAC":"02:00:00:00:00:02"}', "publishes VNI 2, and ours is 1"),

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pyflannel.lease.alloc import CANDIDATES, OutOfSubnets, Replace, Reuse, Take, choose
+from pyflannel.lease.alloc import CANDIDATES, OutOfSubnets, Replace, Reuse, Take, choose, own_lease, rival
 from pyflannel.lease.model import Attrs, Lease, Subnet, Unreadable
 from pyflannel.lease.network import NetworkConfig, parse_network_config
 
@@ -151,6 +151,18 @@ def test_hosts_without_an_address_do_not_share_a_lease() -> None:
     assert isinstance(choose(V6, [nobody6], None, None, None, Random(1)), Take)
 
 
+@pytest.mark.parametrize("everything", ["0.0.0.0/1", "10.3.0.0/16", "10.0.0.0/8"])
+def test_a_record_that_covers_the_whole_network_keeps_nobody_out(everything: str) -> None:
+    assert isinstance(pick(leases=[lease(everything)]), Take)
+
+
+def test_no_subnet_around_the_address_of_a_host_is_taken() -> None:
+    inside = [lease(f"10.3.{third}.0/24", ip=IPv4Address(f"10.3.{third + 1}.9")) for third in range(1, 24, 2)]
+    free = {str(taken(pick(leases=inside, seed=seed))) for seed in range(100)}
+    assert free == {"10.3.25.0/24"}
+    assert str(taken(pick(leases=inside, previous=subnet("10.3.2.0/24")))) == "10.3.25.0/24"
+
+
 def test_a_full_range_is_an_error_that_names_it() -> None:
     full = [lease(f"10.3.{third}.0/24") for third in range(1, 26)]
     with pytest.raises(OutOfSubnets) as caught:
@@ -193,3 +205,111 @@ def test_the_log_line_says_how_each_half_was_found() -> None:
     assert isinstance(choice, Take)
     assert choice.why.startswith("10.3.6.0/24 is free, and was ours before, fd00:3:0:")
     assert choice.why.endswith("drawn by lot among the first 100 free subnets")
+
+
+# Which lease is ours
+
+FORMER = IPv4Address("1.2.3.99")
+OUR_DATA = '{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
+NOW = Attrs(US, None, "vxlan", OUR_DATA)
+THEN = Attrs(FORMER, None, "vxlan", OUR_DATA)
+X, Y = subnet("10.3.9.0/24"), subnet("10.3.8.0/24")
+
+
+def test_of_two_leases_of_ours_the_one_we_held_is_meant() -> None:
+    one, two = lease("10.3.9.0/24", ip=US), lease("10.3.8.0/24", ip=US)
+    assert pick(leases=[one, two], previous=two.subnet) == Reuse(two)
+
+
+def test_of_two_leases_of_ours_the_older_one_is_meant_as_all_others_go_by_it() -> None:
+    young, old = (Lease(net, NOW, created=created) for net, created in ((X, 7), (Y, 3)))
+    assert pick(leases=[young, old]) == Reuse(old)
+
+
+def test_a_subnet_reserved_for_us_goes_before_the_one_we_held() -> None:
+    held, reserved = Lease(X, NOW, created=1), Lease(Y, Attrs(US), created=2, reservation=True)
+    assert pick(leases=[held, reserved], previous=X) == Reuse(reserved)
+
+
+def test_a_lease_that_fits_goes_before_any_that_does_not() -> None:
+    misfit, fit = lease("10.4.1.0/24", ip=US), lease("10.3.9.0/24", ip=US)
+    assert pick(leases=[misfit, fit], previous=misfit.subnet) == Reuse(fit)
+
+
+@pytest.mark.parametrize("attrs", [THEN, Attrs(FORMER, None, "host-gw")], ids=["vxlan", "host-gw"])
+def test_a_lease_that_says_exactly_what_we_wrote_is_ours_whatever_our_address(attrs: Attrs) -> None:
+    written = Lease(X, attrs)
+    assert own_lease(V4, [*EXISTING, written], US, None, written=written) == written
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Lease(Y, THEN),
+        Lease(X, Attrs(FORMER, None, "vxlan", '{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}')),
+        Lease(X, Attrs(OTHER, None, "vxlan", OUR_DATA)),
+    ],
+    ids=["another subnet", "another MAC", "another address"],
+)
+def test_a_lease_that_says_anything_else_than_what_we_wrote_is_anothers(record: Lease) -> None:
+    assert own_lease(V4, [record], US, None, written=Lease(X, THEN)) is None
+
+
+def test_the_subnet_we_held_is_ours_if_its_record_bears_our_vtep_mac() -> None:
+    assert own_lease(V4, [Lease(X, THEN)], US, None, previous=X, attrs=NOW) == Lease(X, THEN)
+
+
+@pytest.mark.parametrize(
+    ("record", "ours"),
+    [
+        (Lease(Y, THEN), NOW),
+        (Lease(X, Attrs(FORMER, None, "vxlan", '{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}')), NOW),
+        (Lease(X, Attrs(FORMER, None, "host-gw")), Attrs(US, None, "host-gw")),
+    ],
+    ids=["another subnet", "another MAC", "nothing to know it by"],
+)
+def test_the_subnet_we_held_is_anothers_if_nothing_in_its_record_is_ours_alone(record: Lease, ours: Attrs) -> None:
+    assert own_lease(V4, [record], US, None, previous=X, attrs=ours) is None
+
+
+def test_the_subnet_of_what_we_wrote_is_taken_again_if_its_record_is_gone() -> None:
+    choice = choose(V4, EXISTING, US, None, None, Random(1), written=Lease(X, THEN))
+    assert taken(choice) == X
+
+
+# Whom we make room for
+
+
+def test_a_lease_of_ours_that_overlaps_an_older_one_is_given_back_and_a_part_that_is_free_kept() -> None:
+    ours = Lease(subnet("10.3.9.0/24", "fd00:3:0:1::/64"), Attrs(US, US6), created=8)
+    older = Lease(subnet("10.3.7.0/24", "fd00:3:0:1::/64"), Attrs(OTHER, IPv6Address("fd00:41::9")), created=7)
+    choice = pick(DUAL, [ours, older])
+    assert choice == Replace(ours)
+    assert isinstance(choice, Replace)
+    assert choice.why == "overlaps 10.3.7.0/24 and fd00:3:0:1::/64, which 1.1.1.1 leased before us"
+    after = taken(pick(DUAL, [older], previous=ours.subnet))
+    assert after.ipv4 == ours.subnet.ipv4
+    assert after.ipv6 != ours.subnet.ipv6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Lease(subnet("10.3.9.64/26"), Attrs(OTHER), created=9),
+        Lease(subnet("10.3.9.64/26"), Attrs(US), created=7),
+        Lease(subnet("10.3.9.64/26"), Attrs(None), created=7),
+        Lease(subnet("10.0.0.0/8"), Attrs(OTHER), created=7),
+        Lease(subnet("10.3.10.0/24"), Attrs(OTHER), created=7),
+        Lease(subnet("fd00:3::/64"), Attrs(OTHER), created=7),
+    ],
+    ids=["younger", "our own", "without address", "covers the network", "beside it", "other family"],
+)
+def test_no_other_record_takes_a_lease_of_ours(other: Lease) -> None:
+    ours = Lease(X, NOW, created=8)
+    assert pick(leases=[other, ours]) == Reuse(ours)
+
+
+def test_while_we_have_no_record_whoever_overlaps_the_subnet_was_first() -> None:
+    young = Lease(subnet("10.3.8.0/23"), Attrs(OTHER), created=99)
+    assert rival(V4, X, [*EXISTING, young], NOW) == young
+    assert rival(V4, X, [*EXISTING, young], NOW, created=98) is None

@@ -37,6 +37,17 @@ def test_member_in_trouble_is_passed_over(answers: tuple[bytes, ...]) -> None:
     run(story())
 
 
+def test_read_that_a_member_forgets_is_made_at_the_next_one_long_before_it_is_given_up() -> None:
+    async def story() -> None:
+        async with FakeHttp() as forgetful, FakeHttp(NODE) as good:
+            session = Session([forgetful.url, good.url], None, NO_TLS, call_s=3600)
+            assert str((await session.ask("GET", "/a", QUORUM)).endpoint) == good.url
+            assert len(forgetful.requests) == 1
+            await session.close()
+
+    run(story())
+
+
 def test_reply_tells_whether_an_earlier_attempt_may_have_had_its_effect() -> None:
     async def story() -> None:
         async with FakeHttp(b"", NODE) as bad, FakeHttp(NODE) as good:
