@@ -59,13 +59,13 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    loop = asyncio.get_running_loop()
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     status = 0
     try:
         async with asyncio.TaskGroup() as tasks:
-            agent = tasks.create_task(_serve(settings), name="agent")
+            agent = tasks.create_task(_serve(settings, stopping), name="agent")
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, _stop, loop, agent, number)
+                loop.add_signal_handler(number, _stop, loop, agent, stopping, number)
     except* FATAL as group:
         for error in _leaves(group):
             log.critical("%s", error)
@@ -75,11 +75,12 @@ async def _run(settings: Settings) -> int:
     return status
 
 
-def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[NoReturn], number: int) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[NoReturn], stopping: asyncio.Event, number: int) -> None:
     """Wind down at the first signal; a second one ends the process at once (compat §9.2)."""
     log.info("%s received: stopping. The kernel keeps what it has.", signal.Signals(number).name)
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(each)
+    stopping.set()
     agent.cancel()
 
 
@@ -91,24 +92,26 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-async def _serve(settings: Settings) -> NoReturn:
+async def _serve(settings: Settings, stopping: asyncio.Event) -> NoReturn:
     refuse_what_cannot_work(settings)
     async with AsyncExitStack() as stack:
         stores = candidates(settings)
         stack.push_async_callback(stores.close)
         found = await find_network(stores, lambda: recall(settings, stores))
         if isinstance(found, Footing):
-            await Reign(settings, stores, found.store, found.configured).run(found)
-        await Reign(settings, stores, *found).run()
+            await Reign(settings, stores, (found.store, found.configured), stopping).run(found)
+        await Reign(settings, stores, found, stopping).run()
 
 
 class Reign:
     """One agent after another on one host, each taking over from the one before."""
 
-    def __init__(self, settings: Settings, stores: Candidates, store: Store, configured: Configured) -> None:
-        """Begin with this configuration."""
-        self._settings, self._stores = settings, stores
-        self._store, self._configured = store, configured
+    def __init__(
+        self, settings: Settings, stores: Candidates, found: tuple[Store, Configured], stopping: asyncio.Event
+    ) -> None:
+        """Begin with the configuration that was ``found``, and with nothing any more once we are ``stopping``."""
+        self._settings, self._stores, self._stopping = settings, stores, stopping
+        self._store, self._configured = found
         self._proven: Configured | None = None
         """A configuration this host has worked with."""
         self._refused: str | None = None
@@ -152,6 +155,9 @@ class Reign:
             await Agent(self._settings, footing, self._refused).run()
         except* (StartAgain, LeaseLost) as group:
             endings += [error for error in _leaves(group) if isinstance(error, StartAgain | LeaseLost)]
+        if self._stopping.is_set():
+            # A TaskGroup that ends with an error forgets that it was cancelled at that moment (before Python 3.13).
+            raise asyncio.CancelledError
         # A lease that is lost is lost with any configuration.
         return next((ending for ending in endings if isinstance(ending, LeaseLost)), endings[0])
 

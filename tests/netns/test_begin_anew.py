@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_what_can_change_changes_while_traffic_flows(pair: Pair) -> None:
     assert {host: (host.subnet, host.link()["address"]) for host in pair.hosts} == before
     for host in pair.hosts:
         assert f"{PEER.gateway} dev flannel.1" in host.space.run("ip route").replace("via ", "")
+
+
+def test_a_signal_that_comes_while_the_agent_begins_anew_is_heeded(pair: Pair) -> None:
+    pair.two.stop()
+    for number, milliseconds in enumerate((0, 5, 10, 20, 40, 80, 160, 320)):
+        pair.store.configure(altered(MTU=1400 + number))
+        time.sleep(milliseconds / 1000)
+        pair.one.stop()
+        pair.one.started()
 
 
 def test_another_vni_is_taken_up_by_all_without_a_restart(pair: Pair) -> None:

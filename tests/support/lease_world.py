@@ -215,8 +215,7 @@ class Host:
                     tasks.create_task(self._watch(self.keeper))
             except* LeaseLost:
                 self.keeper = self.previous = self.written = None
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self.task is not asyncio.current_task():
                 # A TaskGroup that ends with an error forgets that it was cancelled at that moment (before Python 3.13).
                 raise asyncio.CancelledError
 
