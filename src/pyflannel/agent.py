@@ -25,7 +25,7 @@ from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.kernel import KernelError, LinuxKernel
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
-from pyflannel.network import Network, Replan
+from pyflannel.network import LINGER, Network, Replan
 from pyflannel.outputs import SubnetEnv
 from pyflannel.publisher import Publisher
 from pyflannel.reconcile import Reconciler
@@ -80,6 +80,8 @@ class Agent:
         self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time)
         self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network))
         self._host_changed = asyncio.Event()
+        self._departing = asyncio.Event()
+        """Some lease is gone from the store, and counts for a while yet."""
         self._complaint = OnChange()
         view = self._network.view
         self._guard = Guard(view.config, view.own, policy(settings))
@@ -110,6 +112,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
+            tasks.create_task(self._see_off(), name="departures")
             tasks.create_task(self._listen(), name="kernel")
             tasks.create_task(self._reconciler.run(), name="reconcile")
             tasks.create_task(self._reconciler.patrol(), name="patrol")
@@ -170,7 +173,7 @@ class Agent:
                     continue
                 if self._complaint.settle("store"):
                     log.info("The store answers again")
-                await self._take_in(self._network.fold(news))
+                await self._take_in(self._network.fold(news, asyncio.get_running_loop().time()))
                 if news.config is not None:
                     self._reconsider(news.config)
                 if isinstance(news, Snapshot):
@@ -178,9 +181,24 @@ class Agent:
                     del news
                     give_back()
 
+    async def _see_off(self) -> NoReturn:
+        """Take away what has lingered long enough."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            until = self._network.lingers_until
+            if until is None:
+                await self._departing.wait()
+                self._departing.clear()
+            elif (left := until - clock()) > 0:
+                await asyncio.sleep(left)
+            elif self._reconciler.complete:
+                await self._take_in(self._network.see_off(clock()))
+            else:
+                await asyncio.sleep(LINGER)
+
     async def _stand_in(self, known: Snapshot) -> None:
         """Program what was last known of the peers.  It may be old, so nothing is taken away for it."""
-        replan = self._network.fold(known)
+        replan = self._network.fold(known, asyncio.get_running_loop().time())
         log.warning("Going on with %d leases as last known, until the store answers", len(replan.added))
         self._want_everything()
         await self._reconciler.catch_up()
@@ -195,6 +213,8 @@ class Agent:
             if self._footing.from_memory:
                 # Whether our lease is what we remember is known to the store alone.
                 self._keeper.look_again()
+        if self._network.lingers_until is not None:
+            self._departing.set()
         if replan.added or replan.removed:
             self._cache.note()
         self._announce(replan)

@@ -6,6 +6,8 @@ Rules of this file
      history is allowed: between ``SPREAD_BELOW`` and ``SPREAD_ABOVE`` peers ``View.spread`` stays what it was, so that
      a cluster that hovers about a bound does not have all its routes rewritten again and again.  It decides how routes
      are filed and nothing else: the peers, and where their packets go, are the same.
+     And a lease that vanished counts for ``LINGER`` seconds more, behind everybody else: most often its owner is well,
+     the record was deleted by mistake or with all data of the store, and is written again before that time is over.
   3. A record that is wrong costs its owner the connection, and nobody else anything.
 """
 
@@ -28,6 +30,10 @@ SPREAD_ABOVE: Final = 2000
 0.5 s.  Smaller networks read in ``ip route`` as flannel's always did."""
 SPREAD_BELOW: Final = 1000
 """With fewer leases than this they are spread no longer."""
+LINGER: Final = 2.0
+"""Seconds.  All hosts have listed a store that came back by then (``feed.LAST_DELAY_S``), and written what it lacks."""
+_LAST_OF_ALL: Final = 2**63
+"""Younger than any record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Network:
         self._refused: dict[Subnet, str] = {}
         self._useless: dict[Subnet, str] = {}
         self._items: dict[Subnet, tuple[Item, ...]] = {}
+        self._lingering: dict[Subnet, float] = {}
+        """Until when each lease counts that is gone from the store, in the order of time."""
 
     @property
     def ignored(self) -> dict[Subnet, str]:
@@ -74,16 +82,33 @@ class Network:
         for items in self._items.values():
             yield from items
 
-    def fold(self, news: Snapshot | Changes) -> Replan:
+    @property
+    def lingers_until(self) -> float | None:
+        """When ``see_off`` has something to do; None while the store has all that counts."""
+        return next(iter(self._lingering.values()), None)
+
+    def fold(self, news: Snapshot | Changes, now: float | None = None) -> Replan:
         """Take in what the store says, and answer what that changes.
 
+        Leases that are gone linger from ``now`` on, in seconds of any clock that never steps; None: they go at once.
         That may be every peer's route, the moment their number asks for metrics to be spread, or no longer.
         """
         delta = self.table.apply_snapshot(news) if isinstance(news, Snapshot) else self.table.apply(news)
         # Best rank last to go and first to come, so that each is decided about once: of a thousand records with one
         # MAC that go all at once, each would else be let in for a moment.
-        outcomes = [self._remove(lease) for lease in sorted(delta.gone, key=_age, reverse=True)]
+        outcomes = [self._linger(lease, now) for lease in sorted(delta.gone, key=_age, reverse=True)]
         outcomes += [self._put(lease) for lease in sorted(delta.put, key=_age)]
+        if self._lingering:
+            beaten = [subnet for outcome in outcomes for subnet in self._beaten(outcome)]
+            outcomes += [self._remove(subnet) for subnet in beaten]
+        return self._respread(outcomes)
+
+    def see_off(self, now: float) -> Replan:
+        """Forget the leases that have lingered long enough."""
+        over = [subnet for subnet, until in self._lingering.items() if until <= now]
+        return self._respread([self._remove(subnet) for subnet in over])
+
+    def _respread(self, outcomes: Iterable[Outcome]) -> Replan:
         count = self._contest.count()
         spread = count >= self._spread_below if self.view.spread else count > self._spread_above
         if spread == self.view.spread:
@@ -98,14 +123,27 @@ class Network:
 
     def _put(self, lease: Lease) -> Outcome:
         self._refused.pop(lease.subnet, None)
+        self._lingering.pop(lease.subnet, None)
         if (reason := refusal(lease, self.view.config)) is not None:
             self._refused[lease.subnet] = reason
             return self._contest.remove(lease.subnet)
         return self._contest.put(lease, self.backend.claims(lease))
 
-    def _remove(self, lease: Lease) -> Outcome:
-        self._refused.pop(lease.subnet, None)
-        return self._contest.remove(lease.subnet)
+    def _linger(self, lease: Lease, now: float | None) -> Outcome:
+        """Let a lease that is gone count for a while, if it does."""
+        if now is None or lease.subnet not in self._items:
+            return self._remove(lease.subnet)
+        self._lingering[lease.subnet] = now + LINGER
+        return self._contest.put(replace(lease, created=_LAST_OF_ALL), self.backend.claims(lease))
+
+    def _beaten(self, outcome: Outcome) -> list[Subnet]:
+        """Those that linger and count no longer."""
+        return [loss.lease.subnet for loss in outcome.lost if loss.lease.subnet in self._lingering]
+
+    def _remove(self, subnet: Subnet) -> Outcome:
+        self._refused.pop(subnet, None)
+        self._lingering.pop(subnet, None)
+        return self._contest.remove(subnet)
 
     def _replan(self, outcomes: Iterable[Outcome], refiled: Iterable[Lease] = ()) -> Replan:
         """Fold many outcomes into one: only the last word on each subnet counts.

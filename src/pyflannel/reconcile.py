@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -59,6 +60,8 @@ class Reconciler:
         self._want: dict[Key, Item] = {}
         self._pass = asyncio.Lock()
         self._dirty = asyncio.Event()
+        self._woken = asyncio.Event()
+        """Who waits for the next audit is to reckon anew when that is."""
         self._patience = _Patience(clock)
         self._next_audit = clock() + self._pause()
         self._said: frozenset[str] = frozenset()
@@ -77,6 +80,7 @@ class Reconciler:
     def mark_dirty(self) -> None:
         """Ask for an audit soon."""
         self._dirty.set()
+        self._woken.set()
 
     async def replan(self, old: Iterable[Item], new: Iterable[Item]) -> Report:
         """The fast lane: these items were wanted, those are now."""
@@ -147,12 +151,11 @@ class Reconciler:
 
     async def _due(self) -> None:
         """Wait until something is dirty, something failed is to be tried again, or the usual time has passed."""
-        until = min(self._next_audit, self._patience.ends())
-        try:
-            async with asyncio.timeout(max(0.0, until - self._clock())):
-                await self._dirty.wait()
-        except TimeoutError:
-            pass
+        while not self._dirty.is_set() and (left := min(self._next_audit, self._patience.ends()) - self._clock()) > 0:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._woken.wait()
 
     async def _apply(self, ops: Sequence[Op]) -> Report:
         done: list[Op] = []
@@ -166,6 +169,8 @@ class Reconciler:
             missing |= {device(op.item) for op, _ in report.failed if _makes_device(op)}
             await asyncio.sleep(0)
         self._patience.learn(done, failed)
+        if failed:
+            self._woken.set()
         self._tell(failed)
         return Report(tuple(done), tuple(failed))
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
-from pyflannel.network import SPREAD_ABOVE, SPREAD_BELOW, Network
+from pyflannel.network import LINGER, SPREAD_ABOVE, SPREAD_BELOW, Network, Replan
 from pyflannel.state import FdbEntry, Item, Mac, Route
 from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, underlay, view, vxlan_lease
 
@@ -55,6 +55,54 @@ def test_a_peer_that_leaves_takes_its_items_along() -> None:
     assert replan.old == backend().peer_items(view(), PEER)
     assert replan.removed == (PEER,)
     assert wanted_routes(made) == set()
+
+
+def test_a_peer_whose_record_vanishes_lingers_and_goes_in_the_end() -> None:
+    made = network(PEER)
+    assert made.fold(Changes(101, (Removed(PEER.subnet),)), 7.0) == Replan()
+    assert (wanted_routes(made), made.lingers_until) == ({"10.2.41.0/24"}, 7.0 + LINGER)
+    assert made.see_off(7.0) == Replan()
+    replan = made.see_off(7.0 + LINGER)
+    assert replan.old == backend().peer_items(view(), PEER)
+    assert replan.removed == (PEER,)
+    assert (wanted_routes(made), made.lingers_until) == (set(), None)
+
+
+@pytest.mark.parametrize("between", [(), (Snapshot(102),)], ids=["told of both", "listed in between"])
+def test_a_record_that_is_written_again_soon_enough_changes_nothing(between: tuple[Snapshot, ...]) -> None:
+    made = network(PEER)
+    again = Changes(103, (replace(PEER, created=103, modified=103),))
+    told: list[Snapshot | Changes] = [Changes(101, (Removed(PEER.subnet),)), *between, again]
+    for news in told:
+        assert made.fold(news, 7.0) == Replan()
+    assert made.lingers_until is None
+    assert made.see_off(7.0 + LINGER) == Replan()
+    assert wanted_routes(made) == {"10.2.41.0/24"}
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        vxlan_lease("10.2.41.0/25", "172.16.41.133", THIRD_MAC, created=102),
+        vxlan_lease("10.2.42.0/24", "172.16.41.132", OTHER_MAC, created=102),
+    ],
+    ids=["overlapping subnet", "same host elsewhere"],
+)
+def test_whoever_lingers_makes_way_for_any_record_that_is_there(rival: Lease) -> None:
+    made = network(PEER)
+    made.fold(Changes(101, (Removed(PEER.subnet),)), 7.0)
+    replan = made.fold(Changes(102, (rival,)), 8.0)
+    assert (replan.added, replan.removed) == ((rival,), (PEER,))
+    assert wanted_routes(made) == {str(rival.subnet)}
+    assert made.ignored == {}
+    assert made.lingers_until is None
+
+
+def test_a_peer_that_is_left_out_does_not_linger() -> None:
+    outside = vxlan_lease("192.168.1.0/24", "172.16.41.132", OTHER_MAC)
+    made = network(outside)
+    made.fold(Changes(101, (Removed(outside.subnet),)), 7.0)
+    assert (made.lingers_until, made.ignored) == (None, {})
 
 
 def test_a_peer_with_a_new_mac_is_replanned_and_no_other() -> None:

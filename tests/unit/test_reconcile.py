@@ -132,6 +132,22 @@ def test_one_bad_peer_delays_no_other_and_is_tried_again() -> None:
     with_bench(scenario)
 
 
+def test_what_failed_in_an_audit_somebody_else_made_is_tried_again_in_its_turn() -> None:
+    async def scenario(bench: Bench) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            lane = tasks.create_task(bench.reconciler.run(), name="audits")
+            await asyncio.sleep(1)
+            bench.kernel.fault = lambda op: errno.EINVAL if isinstance(op.item, Route) else None
+            bench.reconciler.want([*SELF, *peer_items(PEER)], SCOPE)
+            await bench.reconciler.catch_up()
+            bench.kernel.fault = lambda _op: None
+            await asyncio.sleep(2 * BACKOFF[0])
+            lane.cancel()
+        assert bench.holds(*peer_items(PEER))
+
+    with_bench(scenario)
+
+
 def test_a_device_that_cannot_be_changed_holds_up_nothing_on_it() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.reconciler.audit()
