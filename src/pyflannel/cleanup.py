@@ -25,10 +25,11 @@ from pyflannel import identity
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault, parse_save, removal
 from pyflannel.identity import remembered_macs
+from pyflannel.linux.facts import gather
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
-from pyflannel.state import Identity, Link, Mac, Misfit, Scope, State
+from pyflannel.state import Identity, Link, Mac, Misfit, Route, Scope, State
 from pyflannel.store import cache
 
 FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
@@ -39,7 +40,8 @@ _NAME: Final = re.compile(r"flannel(?:-v6)?\.(0|[1-9][0-9]{0,7})")
 class Leftovers:
     """What there is of ours on this host."""
 
-    devices: tuple[Link | Misfit, ...] = ()
+    objects: tuple[Link | Misfit | Route, ...] = ()
+    """Devices, and routes on devices that are somebody else's."""
     firewall: tuple[tuple[Literal[4, 6], tuple[Fault, ...]], ...] = ()
     """By address family; those that have nothing of ours are not there."""
     files: tuple[Path, ...] = ()
@@ -49,7 +51,7 @@ class Leftovers:
     @property
     def any(self) -> bool:
         """Whether there is something to remove."""
-        return bool(self.devices or self.firewall or self.files)
+        return bool(self.objects or self.firewall or self.files)
 
 
 async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
@@ -60,7 +62,8 @@ async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
     remembered = remembered_macs(Path(settings.state_dir), settings.etcd_prefix)
     names = {name for name in (*remembered, *configured) if _NAME.fullmatch(name)}
     with LinuxKernel() as kernel:
-        devices, spared = sort_out(kernel.observe(scope(names, remembered)))
+        carriers = (interface.name for interface in gather().interfaces)
+        objects, spared = sort_out(kernel.observe(scope(names, remembered, carriers)))
     firewall: list[tuple[Literal[4, 6], tuple[Fault, ...]]] = []
     absent: list[str] = []
     for family in FAMILIES:
@@ -69,29 +72,33 @@ async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
             absent.append(f"IPv{family} firewall: not looked at, for there is no {program}")
         elif faults := removal(parse_save(await Xtables(family).observe())):
             firewall.append((family, faults))
-    return Leftovers(devices, tuple(firewall), tuple(files(settings)), (*spared, *absent))
+    return Leftovers(objects, tuple(firewall), tuple(files(settings)), (*spared, *absent))
 
 
-def scope(names: Iterable[str], remembered: Mapping[str, Mac]) -> Scope:
-    """Where to look for devices called ``names``, and for those that no longer are."""
+def scope(names: Iterable[str], remembered: Mapping[str, Mac], carriers: Iterable[str] = ()) -> Scope:
+    """Where to look for devices called ``names``, for those that no longer are, and for routes on ``carriers``."""
     found = {name: match for name in names if (match := _NAME.fullmatch(name)) is not None}
     return Scope(
         devices=frozenset(found),
+        borrowed=frozenset(carriers) - found.keys(),
         identities=tuple(
             Identity(name, int(match[1]), remembered[name]) for name, match in found.items() if name in remembered
         ),
     )
 
 
-def sort_out(held: State) -> tuple[tuple[Link | Misfit, ...], tuple[str, ...]]:
-    """The devices to remove, and a remark on each that has a name of ours and stays."""
-    ours: list[Link | Misfit] = []
+def sort_out(held: State) -> tuple[tuple[Link | Misfit | Route, ...], tuple[str, ...]]:
+    """The devices and routes to remove, and a remark on each device that has a name of ours and stays.
+
+    What is on a device of ours goes with it.
+    """
+    ours: list[Link | Misfit | Route] = []
     spared: list[str] = []
     for item in held.values():
-        if isinstance(item, Link) or (isinstance(item, Misfit) and item.kind == "vxlan"):
-            ours.append(item)
-        elif isinstance(item, Misfit):
+        if isinstance(item, Misfit) and item.kind != "vxlan":
             spared.append(f"{item.name} stays: {item.why}")
+        elif isinstance(item, Link | Misfit) or (isinstance(item, Route) and (Link, item.dev) not in held):
+            ours.append(item)
     return tuple(ours), tuple(spared)
 
 
@@ -116,7 +123,7 @@ async def remove(found: Leftovers) -> tuple[str, ...]:
         except FirewallError as error:
             failures.append(str(error))
     with LinuxKernel() as kernel:
-        report = kernel.apply([Cut(device) for device in found.devices])
+        report = kernel.apply([Cut(item) for item in found.objects])
     failures += (str(error) for _, error in report.failed)
     if not report.failed:
         failures += filter(None, map(_unlink, found.files))

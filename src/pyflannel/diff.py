@@ -55,7 +55,13 @@ def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
     standing = have
     if losses:
         standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
-    return (*_clearance(standing.values()), *_puts(want, standing), *_cuts(want, standing))
+    puts = _led_over(tuple(_puts(want, standing)), want, have)
+    replaced = {put.old.key for put in puts if put.old is not None}
+    return (
+        *_clearance(standing.values()),
+        *puts,
+        *(cut for cut in _cuts(want, standing) if cut.item.key not in replaced),
+    )
 
 
 def satisfies(have: Item, want: Item) -> bool:
@@ -101,7 +107,30 @@ def _clearance(standing: Iterable[Item]) -> Iterator[Op]:
     return (Cut(item) for item in standing if isinstance(item, Route) and item.stray)
 
 
-def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
+def _led_over(puts: tuple[Put, ...], want: State, have: Mapping[Key, Item]) -> tuple[Put, ...]:
+    """``puts``, where a route that goes another way from now on takes the place of the one it had.
+
+    The kernel has one slot for both, whatever their devices: the new one must come before the old one goes, or packets
+    would be lost in between, and could not come while the old one is there.
+    """
+    if not any(isinstance(put.item, Route) and put.old is None for put in puts):
+        return puts
+    leaving = {
+        (item.dst, item.metric): item
+        for key, item in have.items()
+        if isinstance(item, Route) and not item.stray and key not in want
+    }
+    if not leaving:
+        return puts
+    return tuple(
+        Put(put.item, leaving.get((put.item.dst, put.item.metric)))
+        if isinstance(put.item, Route) and put.old is None
+        else put
+        for put in puts
+    )
+
+
+def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Put]:
     for kind in ORDER:
         for key, item in want.pairs_of(kind):
             old = standing.get(key)
@@ -109,8 +138,8 @@ def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
                 yield Put(item, old)
 
 
-def _cuts(want: State, standing: Mapping[Key, Item]) -> Iterator[Op]:
-    surplus: dict[type[Item], list[Op]] = {kind: [] for kind in ORDER if kind is not Sysctl}
+def _cuts(want: State, standing: Mapping[Key, Item]) -> Iterator[Cut]:
+    surplus: dict[type[Item], list[Cut]] = {kind: [] for kind in ORDER if kind is not Sysctl}
     for key, item in standing.items():
         if key not in want and not (isinstance(item, Route) and item.stray) and type(item) in surplus:
             surplus[type(item)].append(Cut(item))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pyflannel.diff import device, satisfies
-from pyflannel.state import Address, IPNetwork, Item, Key, Link, Misfit, Route, Scope
+from pyflannel.state import PROTO_FLANNEL, Address, IPNetwork, Item, Key, Link, Misfit, Route, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def contradicts(sightings: Iterable[Sighting], want: Mapping[Key, Item], scope: 
             case Lost() | Changed():
                 return True
             case Replaced(dst, metric):
-                if any((Route, dst, metric, dev) in want for dev in scope.devices):
+                if any((Route, dst, metric, dev) in want for dev in scope.devices | scope.borrowed):
                     return True
             case Seen(Link(up=False) as item) if item.key in want and _is_news(item, want, scope):
                 return True
@@ -88,7 +88,10 @@ def contradicts(sightings: Iterable[Sighting], want: Mapping[Key, Item], scope: 
 
 
 def _is_news(item: Item, want: Mapping[Key, Item], scope: Scope) -> bool:
-    if device(item) not in scope.devices or (isinstance(item, Address) and not scope.owns(item.address)):
+    dev = device(item)
+    if dev in scope.borrowed and isinstance(item, Route):
+        return item.protocol == PROTO_FLANNEL and want.get(item.key) != item
+    if dev not in scope.devices or (isinstance(item, Address) and not scope.owns(item.address)):
         return False
     wanted = want.get(item.key)
     if wanted is None:

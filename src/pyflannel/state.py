@@ -28,7 +28,9 @@ PROTO_KERNEL: Final = 2
 """Route protocol of routes the kernel made itself (rtnetlink(7), RTPROT_KERNEL)."""
 PROTO_BOOT: Final = 3
 """Route protocol flannel leaves on its own devices, so that ``ip route`` reads as people know it (RTPROT_BOOT)."""
-
+PROTO_FLANNEL: Final = 70
+"""Route protocol by which our routes are known on devices that are not ours.  The kernel gives it no meaning, and none
+of the daemons in iproute2's rt_protos has it."""
 
 _MAC: Final = re.compile("[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
@@ -319,6 +321,8 @@ class Scope:
     """Settings we keep: (device, family, name)."""
     identities: tuple[Identity, ...] = ()
     """Where there is no device of that name, a vxlan device with this identity is the one, renamed by somebody."""
+    borrowed: frozenset[str] = frozenset()
+    """Devices of somebody else's that carry routes of ours: those of ``PROTO_FLANNEL``, and nothing else on them."""
 
     def owns(self, address: IPInterface) -> bool:
         """Whether an address on a device of ours is ours as well: of IPv6 all but what every device has by itself."""

@@ -19,6 +19,8 @@ from pyflannel.linux.kernel import KernelError, Report
 from pyflannel.linux.netlink import Ack, refusal
 from pyflannel.linux.spelling import spell
 from pyflannel.state import (
+    PROTO_BOOT,
+    PROTO_FLANNEL,
     PROTO_KERNEL,
     Address,
     Identity,
@@ -42,6 +44,9 @@ class Hardware:
 
     name: str
     mtu: int = 1500
+
+
+NOTHING: Mapping[Key, Item] = {}
 
 
 def no_fault(_op: Op) -> int | None:
@@ -72,7 +77,7 @@ class FakeKernel:
 
     def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
         """As ``Kernel`` promises."""
-        return Likeness(self.observe(scope).values(), known)
+        return Likeness(self._inside(scope, known), known)
 
     def apply(self, ops: Sequence[Op]) -> Report:
         """As ``Kernel`` promises."""
@@ -141,7 +146,7 @@ class FakeKernel:
 
     # How it does it.
 
-    def _inside(self, scope: Scope) -> Iterator[Item]:
+    def _inside(self, scope: Scope, known: Mapping[Key, Item] = NOTHING) -> Iterator[Item]:
         for name in sorted(scope.devices & self._hardware.keys()):
             yield Misfit(name, "it is hardware")
         ours = {self._present_name(name, scope): name for name in scope.devices - self._hardware.keys()}
@@ -157,6 +162,11 @@ class FakeKernel:
         for route in (replace(route, dev=ours[route.dev]) for route in routes):
             yield replace(route, stray=True) if route.key in filled else route
             filled.add(route.key)
+        for route in (route for route in self._routes if route.dev in scope.borrowed):
+            marked = replace(route, protocol=PROTO_FLANNEL)
+            if marked == route or (route.protocol == PROTO_BOOT and known.get(marked.key) == marked):
+                yield replace(route, stray=True) if route.key in filled else route
+                filled.add(route.key)
 
     def _present_name(self, name: str, scope: Scope) -> str:
         """What the device goes by that should have this name."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count
 from typing import TypeVar
 
 from pyflannel.keeper import Keeper, LeaseLost
+from pyflannel.lease.alloc import own_lease
 from pyflannel.lease.model import Attrs, Lease, Snapshot, Subnet
 from pyflannel.lease.network import NetworkConfig
 from pyflannel.lease.table import LeaseTable
 from pyflannel.lease.wire import decode_attrs, subnet_name
 from pyflannel.store.api import Conflict, Unavailable
-from pyflannel.tenancy import Tenant, acquire
+from pyflannel.tenancy import Tenant, acquire, patiently
 from tests.support.memory_store import MemoryData, MemoryStore, Record
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ PROMPT = Fate()
 
 def attrs_of(address: IPv4Address, mac: int) -> Attrs:
     """What a vxlan host publishes."""
-    data = f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:{mac:02x}"}}'
+    data = f'{{"VNI":1,"VtepMAC":"02:00:00:00:{mac >> 8:02x}:{mac & 0xFF:02x}"}}'
     return Attrs(address, IPv6Address(f"fd00:41::{int(address) & 0xFFFF:x}"), "vxlan", data, data)
 
 
@@ -64,6 +66,8 @@ class World:
     """When the store answers again."""
     compares: bool = True
     """False: a create that finds the key there overwrites it."""
+    macs: Iterator[int] = field(default_factory=lambda: count(0x100))
+    """For whoever needs another one."""
     flaws: list[str] = field(default_factory=list)
     """What happened and must not."""
 
@@ -204,8 +208,10 @@ class Host:
     async def _live(self) -> None:
         now = asyncio.get_running_loop().time
         while True:
+            listed = await patiently("list the leases", self.line.leases)
+            self._be_nobody_else(listed)
             tenant = Tenant(self.world.config, self.attrs, self.previous, margin=3600.0, written=self.written)
-            lease = await acquire(self.line, tenant, self._rng)
+            lease = await acquire(self.line, tenant, self._rng, listed)
             self.keeper = Keeper(self.line, tenant, lease, self._rng, lambda: now() + self.slept)
             self.keeper.publish(self.attrs)
             self.previous, self.written = lease.subnet, lease
@@ -214,10 +220,18 @@ class Host:
                     tasks.create_task(self.keeper.run())
                     tasks.create_task(self._watch(self.keeper))
             except* LeaseLost:
-                self.keeper = self.previous = self.written = None
+                self.keeper = None
             if self.task is not asyncio.current_task():
                 # A TaskGroup that ends with an error forgets that it was cancelled at that moment (before Python 3.13).
                 raise asyncio.CancelledError
+
+    def _be_nobody_else(self, listed: Snapshot) -> None:
+        """Take another MAC address if ours is in a record of which nothing else says that it is ours."""
+        attrs = self.attrs
+        own = own_lease(self.world.config, listed.leases, attrs.public_ip, attrs.public_ipv6)
+        others = (lease for lease in listed.leases if lease not in (own, self.written))
+        if any(lease.attrs.backend_data == attrs.backend_data for lease in others):
+            self.mac = next(self.world.macs)
 
     async def _watch(self, keeper: Keeper) -> None:
         """List whenever something happened, and have the keeper look if that is not what it wrote."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from pyflannel.cleanup import Leftovers, files, scope, sort_out
 from pyflannel.settings import Settings
-from pyflannel.state import Address, Identity, Link, Misfit, State, Vxlan
+from pyflannel.state import PROTO_FLANNEL, Address, Identity, Link, Misfit, Route, State, Vxlan
 from pyflannel.store import cache
 from tests.support.builders import OWN_MAC
 
@@ -24,6 +25,12 @@ def test_only_names_that_are_ours_are_looked_for() -> None:
 def test_a_device_with_the_remembered_address_is_ours_under_any_name() -> None:
     looked = scope(["flannel.7", "flannel.8"], {"flannel.7": OWN_MAC})
     assert looked.identities == (Identity("flannel.7", 7, OWN_MAC),)
+
+
+def test_routes_of_ours_on_devices_of_others_go() -> None:
+    ours = Route(IPv4Network("10.2.41.0/24"), "ens33", IPv4Address("172.16.41.132"), protocol=PROTO_FLANNEL)
+    assert sort_out(State([OURS, replace(ours, dev="flannel.1"), ours])) == ((OURS, ours), ())
+    assert scope(["flannel.1"], {}, ["ens33", "flannel.1", "lo"]).borrowed == {"ens33", "lo"}
 
 
 def test_vxlan_devices_go_and_what_is_none_stays_with_a_remark() -> None:
@@ -51,4 +58,4 @@ def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> No
 
 def test_remarks_alone_are_nothing_to_remove() -> None:
     assert not Leftovers(remarks=("flannel.3 stays",)).any
-    assert Leftovers(devices=(OURS,)).any
+    assert Leftovers(objects=(OURS,)).any

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from pyflannel.backends import vxlan
+from pyflannel.backends import hostgw, vxlan
 from pyflannel.backends.api import Backend
 from pyflannel.lease.network import ConfigError, NetworkConfig
 
 BACKENDS: Final[dict[str, Callable[[NetworkConfig], Backend]]] = {
+    "host-gw": hostgw.from_config,
     "vxlan": vxlan.from_config,
 }
 

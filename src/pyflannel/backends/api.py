@@ -66,7 +66,7 @@ class Backend(Protocol):
         ...
 
     def scope(self, view: View) -> Scope:
-        """Which objects of the kernel are this network's."""
+        """Which objects of the kernel are this network's, whichever backend made them."""
         ...
 
     def self_items(self, view: View) -> tuple[Item, ...]:

@@ -124,7 +124,7 @@ class Vxlan:
         )
 
     def scope(self, view: View) -> Scope:
-        """Our devices, and on them the addresses of our network."""
+        """Our devices, and on them the addresses of our network; and routes that another backend left."""
         ranges = (view.config.ipv4, view.config.ipv6)
         return Scope(
             devices=frozenset(self.devices),
@@ -135,6 +135,7 @@ class Vxlan:
                 for dev, address in self._addresses(view.own)
                 if dev in view.macs
             ),
+            borrowed=frozenset((view.underlay.name,)),
         )
 
     def self_items(self, view: View) -> tuple[Item, ...]:

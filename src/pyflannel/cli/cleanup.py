@@ -70,9 +70,9 @@ def lines(found: Leftovers) -> Iterator[str]:
     for family, faults in found.firewall:
         yield f"# in the firewall for IPv{family}"
         yield from restoration(family, faults)
-    if found.devices:
+    if found.objects:
         yield "# in the kernel"
-        yield from (spell(Cut(device)) for device in found.devices)
+        yield from (spell(Cut(item)) for item in found.objects)
     if found.files:
         yield "# files"
         yield from (f"rm {quote(plain(str(path)))}" for path in found.files)

@@ -27,6 +27,7 @@ from pyflannel.linux.links import IFINFOMSG, IFLA_IFNAME, RTM_NEWLINK
 from pyflannel.linux.neighbours import RTM_NEWNEIGH
 from pyflannel.linux.netlink import ATTRIBUTE, HEADER, NLM_F_REPLACE
 from pyflannel.linux.routes import RT_TABLE_MAIN, RTA_OIF, RTM_NEWROUTE, RTMSG
+from pyflannel.state import PROTO_FLANNEL
 
 SO_ATTACH_FILTER: Final = 26
 ACCEPT, DROP = 0xFFFFFFFF, 0
@@ -44,6 +45,7 @@ FLAGS, PORT, FAMILY = 6, 12, HEADER.size
 INDEX: Final = HEADER.size + 4
 """In link, address and neighbour messages alike."""
 ROUTE_TABLE: Final = HEADER.size + 4
+ROUTE_PROTOCOL: Final = HEADER.size + 5
 LINK_ATTRIBUTES: Final = HEADER.size + IFINFOMSG.size
 ROUTE_ATTRIBUTES: Final = HEADER.size + RTMSG.size
 
@@ -76,6 +78,8 @@ class Interest:
 
     What they delete is let through: a delete names its victim loosely, and can take another than was meant.
     """
+    borrowed: frozenset[int] = frozenset()
+    """Devices of which the routes of ``PROTO_FLANNEL`` count."""
 
 
 def program(interest: Interest) -> Program:
@@ -126,6 +130,12 @@ def _routes(interest: Interest) -> Program:
         *_find(ROUTE_ATTRIBUTES, RTA_OIF),
         Instruction(LOAD_WORD_AT_X, ATTRIBUTE.size),
         *_accept_any(_turned(index) for index in sorted(interest.ours)),
+        # Whoever adds a route of another protocol to a borrowed device does so beside ours, or takes its slot.
+        Instruction(LOAD_BYTE, ROUTE_PROTOCOL),
+        Instruction(JUMP_IF_EQUAL, PROTO_FLANNEL, if_true=1),
+        Instruction(RETURN, DROP),
+        Instruction(LOAD_WORD_AT_X, ATTRIBUTE.size),
+        *_accept_any(_turned(index) for index in sorted(interest.borrowed)),
         Instruction(RETURN, DROP),
     )
 

@@ -34,7 +34,7 @@ from pyflannel.linux.netlink import (
 from pyflannel.linux.netns import Netns
 from pyflannel.linux.reader import Reader
 from pyflannel.sighting import Changed, Gone, Lost, Replaced, Seen, Sighting
-from pyflannel.state import Address, Link, Scope
+from pyflannel.state import PROTO_FLANNEL, Address, Link, Scope
 
 RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 3, 5, 7
 RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
@@ -77,6 +77,7 @@ class KernelEvents:
             raise
         self._ours: dict[int, str] = {}
         self._below: dict[int, str] = {}
+        self._borrowed: dict[int, str] = {}
         self._known: dict[tuple[object, ...], object] = {}
         """What was last said of the others, so as to say it once."""
 
@@ -101,7 +102,9 @@ class KernelEvents:
         reader = Reader(self._conversation, self._netns)
         ours = {name: reader.device(name, scope) for name in scope.devices}
         below = {name: reader.device(name, Scope()) for name in self._others}
+        borrowed = {name: reader.device(name, Scope()) for name in scope.borrowed}
         self._ours = {device.index: name for name, device in ours.items() if device is not None}
+        self._borrowed = {device.index: name for name, device in borrowed.items() if device is not None}
         self._below = {device.index: name for name, device in below.items() if device is not None}
         self._known = {(device.index,): _facts(device) for device in below.values() if device is not None}
         self._attach()
@@ -148,7 +151,14 @@ class KernelEvents:
 
     def _attach(self) -> None:
         names = self._scope.devices | self._others
-        attach(self._socket, program(Interest(frozenset(self._ours), frozenset(self._below), names, self._muted)))
+        interest = Interest(
+            ours=frozenset(self._ours),
+            others=frozenset(self._below),
+            borrowed=frozenset(self._borrowed),
+            names=names,
+            muted=self._muted,
+        )
+        attach(self._socket, program(interest))
 
     def _sightings(self, message: Message) -> Iterator[Sighting]:
         match message.type:
@@ -178,6 +188,9 @@ class KernelEvents:
         for index in [index for index, name in known.items() if name == device.name]:
             del known[index]
         known[device.index] = device.name
+        if device.name in self._scope.borrowed:
+            others = {index: name for index, name in self._borrowed.items() if name != device.name}
+            self._borrowed = {**others, device.index: device.name}
         self._known[device.index,] = _facts(device)
         self._attach()
         yield Changed(device.name)
@@ -234,9 +247,10 @@ class KernelEvents:
             family, length = body[0], body[1]
             dst = routes.network(family, found.get(routes.RTA_DST, b""), length)
             yield Replaced(dst, routes.metric(found))
-        for index, dev in self._ours.items():
+        for index, dev in (self._ours | self._borrowed).items():
             for route in routes.read(body, index, dev):
-                yield Gone(route) if gone else Seen(route)
+                if index in self._ours or route.protocol == PROTO_FLANNEL:
+                    yield Gone(route) if gone else Seen(route)
 
 
 def _facts(device: links.Device) -> tuple[object, ...]:

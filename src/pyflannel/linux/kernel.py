@@ -47,7 +47,11 @@ class Kernel(Protocol):
         ...
 
     def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
-        """The same, told by how it differs from ``known``."""
+        """The same, told by how it differs from ``known``.
+
+        On borrowed devices it tells of routes as well that are as ``known`` has them but for the protocol, which is
+        the one that Go flanneld leaves: they stand where ours belong.
+        """
         ...
 
     def apply(self, ops: Sequence[Op]) -> Report:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from socket import AF_INET, AF_INET6
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from pyflannel.linux import addresses, links, neighbours, routes, sysctls
@@ -16,11 +17,25 @@ from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
 from pyflannel.linux.netns import Netns
-from pyflannel.state import Address, Identity, Item, Key, Likeness, Link, Misfit, Route, Scope, State
+from pyflannel.state import (
+    PROTO_BOOT,
+    PROTO_FLANNEL,
+    Address,
+    Identity,
+    Item,
+    Key,
+    Likeness,
+    Link,
+    Misfit,
+    Route,
+    Scope,
+    State,
+)
 
 T = TypeVar("T")
 
 FAMILIES: Final = (AF_INET, AF_INET6)
+NOTHING: Final[Mapping[Key, Item]] = MappingProxyType({})
 LOOKS: Final = 5
 """How many times in a row a device may go away while we look."""
 
@@ -38,8 +53,8 @@ class Reader:
         return self._steadily(lambda: State(self._items(scope)))
 
     def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
-        """The same, told by how it differs from ``known``."""
-        return self._steadily(lambda: Likeness(self._items(scope), known))
+        """The same, told by how it differs from ``known``; and routes on borrowed devices that Go flanneld left."""
+        return self._steadily(lambda: Likeness(self._items(scope, known), known))
 
     def devices(self, names: Iterable[str]) -> State:
         """The devices of these names, without what is on them."""
@@ -95,7 +110,7 @@ class Reader:
                 continue
         return look()
 
-    def _items(self, scope: Scope) -> Iterator[Item]:
+    def _items(self, scope: Scope, known: Mapping[Key, Item] = NOTHING) -> Iterator[Item]:
         for name in sorted(scope.devices):
             device = self.device(name, scope)
             if device is None:
@@ -106,8 +121,23 @@ class Reader:
                 continue
             yield link if device.name == name else replace(link, name=name, misnamed=device.name)
             yield from self._on(device.index, name, scope)
+        for name in sorted(scope.borrowed):
+            carrier = self._devices.look(name)
+            if carrier is not None:
+                yield from self._borrowed(carrier.index, name, known)
         if scope.sysctls:
             yield from sysctls.read(sorted(scope.sysctls), self._netns)
+
+    def _borrowed(self, index: int, dev: str, known: Mapping[Key, Item]) -> Iterator[Route]:
+        """Our routes through somebody's device, and those just like a wanted one but for their protocol: Go's."""
+        for family in FAMILIES:
+            filled: set[Key] = set()
+            for body in self._list(f"routes of {dev}", routes.query(family, index), family):
+                for route in routes.read(body, index, dev):
+                    ours = route if route.protocol == PROTO_FLANNEL else replace(route, protocol=PROTO_FLANNEL)
+                    if ours is route or (route.protocol == PROTO_BOOT and known.get(ours.key) == ours):
+                        yield replace(route, stray=True) if route.key in filled else route
+                        filled.add(route.key)
 
     def _on(self, index: int, dev: str, scope: Scope) -> Iterator[Item]:
         for body in self._list(f"addresses of {dev}", addresses.query(index)):

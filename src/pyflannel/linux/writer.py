@@ -40,6 +40,8 @@ class _Step:
     item: Route
     old: Route
     """What it takes the place of; itself if the slot was to be free."""
+    old_index: int | None
+    """Of the device that one goes through, which may be another; None if that is gone."""
 
 
 class Writer:
@@ -139,11 +141,12 @@ class Writer:
             acks[place] = ack
             match ops[place]:
                 case Put(Route() as item, Route() as old) if ack.code in (0, errno.EEXIST):
-                    moved.append(_Step(place, index, item, old))
+                    old_index = index if old.dev == item.dev else self._devices.index(old.dev)
+                    moved.append(_Step(place, index, item, old, old_index))
                 case Put(Route() as item) if ack.code == errno.EEXIST:
-                    doubtful.append(_Step(place, index, item, item))
+                    doubtful.append(_Step(place, index, item, item, index))
                 case Cut(Route(stray=True, via=None) as item) if ack.code == errno.ESRCH:
-                    missed.append(_Step(place, index, item, item))
+                    missed.append(_Step(place, index, item, item, index))
         for step, ack in zip(missed, self._conversation.batch([_loose_cut(step) for step in missed]), strict=True):
             acks[step.place] = ack
         self._finish_moves(moved, acks)
@@ -157,9 +160,11 @@ class Writer:
         one, so there the new one could not be added before; and where no old one is found, the new one may stand
         behind somebody else's.
         """
-        late: list[_Step] = []
-        cuts = self._conversation.batch([routes.cut(step.old, step.index) for step in moved])
-        for step, ack in zip(moved, cuts, strict=True):
+        # With its device the old one has gone as well, and the new one stands alone.
+        standing = [(step, step.old_index) for step in moved if step.old_index is not None]
+        late = [step for step in moved if step.old_index is None and acks[step.place].code == errno.EEXIST]
+        cuts = self._conversation.batch([routes.cut(step.old, index) for step, index in standing])
+        for (step, _), ack in zip(standing, cuts, strict=True):
             if acks[step.place].code == errno.EEXIST or ack.code in GONE:
                 late.append(step)
             else:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pyflannel.backends import BACKENDS, from_config
 from pyflannel.backends.api import Backend, View
 from pyflannel.diff import device
+from pyflannel.lease.model import Attrs
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import State
 from tests.support.builders import config, subnet, underlay, view, vxlan_lease
 
-PEERS = {"vxlan": vxlan_lease()}
+PEER = vxlan_lease()
+PEERS = {"host-gw": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw")), "vxlan": PEER}
 FAMILIES = {
     "ipv4": (None, view()),
     "dual-stack": (
