@@ -128,7 +128,8 @@ def recall(settings: Settings, stores: Candidates) -> Footing | None:
         log.warning("Not going by %s: %s", file, why)
         return None
     backend, own = configured.backend, known.own
-    macs = devices.macs(backend.published(own), (), os.urandom)
+    published = backend.published(own)
+    macs = replace(devices, remembered={**devices.remembered, **published}).macs(published, (), os.urandom)
     attrs, rng = backend.attrs(underlay, macs), random.Random()
     tenant = Tenant(configured.config, attrs, own.subnet, _margin(settings), own)
     return Footing(

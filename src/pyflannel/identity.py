@@ -1,8 +1,9 @@
 """The MAC addresses peers know our devices by, kept so that a device made anew needs nobody to learn anything.
 
-The order of preference is the order of what peers most probably have in their tables: the address in our lease, else
-the one the device has now, else the one it had when we last ran, else a new one.  So a device that was given another
-address while no agent ran gets the published one back, and one that Go flanneld made and published is taken as it is.
+The order of preference is the order of what peers most probably have in their tables: the address in our lease if it
+was ever ours, else the one the device has now, else the one it had when we last ran, else a new one.  So a device that
+was given another address while no agent ran gets the published one back, and one that Go flanneld made and published
+is taken as it is.
 """
 
 from __future__ import annotations
@@ -42,12 +43,19 @@ class Devices:
     ) -> dict[str, Mac]:
         """A MAC for each device: ``published`` in our lease, held, remembered or new.
 
-        What one of ``others``, the leases of other hosts, publishes is not for us: this machine, or its disk, is a
-        copy of that host.
+        What is published but was never seen here is that of another host, which has the same address as we: only with
+        a MAC of our own is that found out.  Nor is what one of ``others``, the leases of other hosts, publishes for
+        us: this machine, or its disk, is a copy of that host.
         """
-        wanted = {dev: _held(self.held, dev) or self.remembered.get(dev) for dev in self.names if dev not in published}
+        macs: dict[str, Mac] = {}
+        wanted: dict[str, Mac | None] = {}
+        for dev in self.names:
+            held, remembered = _held(self.held, dev), self.remembered.get(dev)
+            if dev in published and published[dev] in (held, remembered):
+                macs[dev] = published[dev]
+            else:
+                wanted[dev] = held or remembered
         spoken = _spoken(filter(None, wanted.values()), others)
-        macs = {dev: mac for dev, mac in published.items() if dev in self.names}
         for dev, mac in wanted.items():
             if mac in spoken:
                 log.warning(

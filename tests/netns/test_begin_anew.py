@@ -146,6 +146,15 @@ def test_an_agent_whose_subnet_was_taken_gets_another_and_leaves_that_one_alone(
     pair.two.await_line(f"Subnet added: {pair.one.subnet} ")
 
 
+def test_two_hosts_with_one_address_are_found_out(pair: Pair) -> None:
+    pair.two.stop()
+    pair.two.forget()
+    pair.two.flags.append(f"-public-ip={pair.one.address}")
+    pair.two.start()
+    told = "nother host publishes our address 172.16.41.131 in our lease of"
+    eventually(lambda: any(told in host.said() for host in pair.hosts), "one of the two says so", 60.0)
+
+
 def test_a_start_without_a_store_goes_by_what_was_last_known(pair: Pair) -> None:
     cached(pair)
     before = [host.picture() for host in pair.hosts]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -225,6 +226,13 @@ class Host:
         with self._log.open(errors="replace") as log:
             log.seek(self._started_at)
             return log.read()
+
+    def forget(self) -> None:
+        """All that the agent kept on disk is gone, and so is its device: the host is like a new one."""
+        shutil.rmtree(self.home)
+        self.home.mkdir()
+        self._log.touch()
+        self.space.run(f"ip link delete {DEVICE}")
 
     def stop(self) -> None:
         """SIGTERM, and wait for the end."""

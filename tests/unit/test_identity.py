@@ -39,7 +39,15 @@ def test_the_address_a_device_has_is_the_one_peers_know() -> None:
 
 
 def test_the_address_in_our_lease_goes_before_the_one_somebody_gave_the_device() -> None:
-    assert devices(device(FOUND)).macs({"flannel.1": KEPT}, [], never) == {"flannel.1": KEPT}
+    altered = devices(device(FOUND), {"flannel.1": KEPT})
+    assert altered.macs({"flannel.1": KEPT}, [], never) == {"flannel.1": KEPT}
+    assert devices(device(KEPT)).macs({"flannel.1": KEPT}, [], never) == {"flannel.1": KEPT}
+
+
+def test_an_address_in_our_lease_that_was_never_seen_here_is_another_hosts() -> None:
+    assert devices(device(FOUND)).macs({"flannel.1": KEPT}, [], never) == {"flannel.1": FOUND}
+    macs = devices().macs({"flannel.1": KEPT}, [], lambda count: b"\x02" * count)
+    assert macs == {"flannel.1": Mac(b"\x02" * 6)}
 
 
 @pytest.mark.parametrize("seen", [State(), device(None), device(Mac(bytes(6)))], ids=["gone", "unknown", "zero"])
