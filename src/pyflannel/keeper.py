@@ -28,9 +28,7 @@ from pyflannel.lease.table import LeaseTable, renew_in
 from pyflannel.lease.wire import subnet_name
 from pyflannel.linux.clock import boottime
 from pyflannel.store.api import Conflict, Store, Unavailable
-from pyflannel.tenancy import PAUSES, ConfigChanged, Tenant, acquire, address_of, patiently, release_surplus
-
-__all__ = ["ConfigChanged", "Keeper", "LeaseLost", "Tenant", "acquire", "patiently"]
+from pyflannel.tenancy import PAUSES, Tenant, address_of, patiently, release_surplus
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -13,24 +12,13 @@ from pyflannel.linux.kernel import AlreadyThere
 from pyflannel.state import PROTO_BOOT, PROTO_FLANNEL, Item, Route, State
 from tests.support.kernel_items import DEV, LINK, WANT
 from tests.support.kernel_items import SCOPE as DEVICES
-from tests.support.kernel_worlds import FakeWorld, World, linux_world
+from tests.support.kernel_worlds import World
 
 SCOPE = replace(DEVICES, borrowed=frozenset(("eth0",)))
 ROUTE = Route(ip_network("10.2.60.0/24"), "eth0", ip_address("192.0.2.60"), protocol=PROTO_FLANNEL)
 OTHER = replace(ROUTE, dst=ip_network("10.2.61.0/24"), via=ip_address("192.0.2.61"))
 THEIRS = replace(OTHER, dst=ip_network("10.2.62.0/24"), protocol=4)
 OVERLAY = Route(ROUTE.dst, DEV, ip_address("10.2.60.0"), onlink=True)
-
-
-@pytest.fixture(
-    params=["fake", pytest.param("linux", marks=pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge"))]
-)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-    else:
-        with linux_world() as made:
-            yield made
 
 
 def reconcile(world: World, *want: Item) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -26,7 +25,7 @@ from pyflannel.state import (
     Sysctl,
 )
 from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, OURS, SCOPE, SPEC, WANT, peer, peer6
-from tests.support.kernel_worlds import TAKEN, FakeWorld, World, linux_world
+from tests.support.kernel_worlds import TAKEN, World
 
 NEIGHBOUR, FDB, ROUTE = peer(2)
 ROUTE6 = peer6(2)[2]
@@ -35,17 +34,6 @@ ROUTE6 = peer6(2)[2]
 def command(item: Item) -> str:
     """For naming the cases of a test."""
     return spell(Put(item))
-
-
-@pytest.fixture(
-    params=["fake", pytest.param("linux", marks=pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge"))]
-)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-    else:
-        with linux_world() as made:
-            yield made
 
 
 def reconcile(world: World, want: State) -> None:

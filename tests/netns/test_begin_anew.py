@@ -30,13 +30,6 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 
 @contextmanager
-def nothing_lost(pair: Pair) -> Iterator[None]:
-    with pair.probing() as probing:
-        yield
-    assert probing.loss.lost == 0, f"{probing.loss}\n{pair.one.said()[-3000:]}"
-
-
-@contextmanager
 def no_store(pair: Pair) -> Iterator[None]:
     """Within the block there is something else in place of the store."""
     path = pair.store.path
@@ -69,7 +62,7 @@ def altered(**backend: object) -> str:
 
 def test_what_can_change_changes_while_traffic_flows(pair: Pair) -> None:
     before = {host: (host.subnet, host.link()["address"]) for host in pair.hosts}
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         pair.store.configure(altered(MTU=1400))
         for host in pair.hosts:
             host.await_line("FLANNEL_MTU was 1450 and is 1350: restart Docker")
@@ -109,7 +102,7 @@ def test_another_vni_is_taken_up_by_all_without_a_restart(pair: Pair) -> None:
     ids=["broken", "unknown backend", "gone", "another network"],
 )
 def test_what_cannot_be_done_is_said_and_what_was_in_force_stays(pair: Pair, text: str, said: str) -> None:
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         pair.store.configure(text or None)
         for host in pair.hosts:
             host.await_line(said)
@@ -122,7 +115,7 @@ def test_what_cannot_be_done_is_said_and_what_was_in_force_stays(pair: Pair, tex
 
 def test_a_configuration_this_host_cannot_run_with_is_given_up_again(pair: Pair) -> None:
     pair.one.space.run("ip link add flannel.7 type bridge")
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         # Of host two nothing is asked: it would change, and the two would not hear each other.
         pair.two.stop()
         pair.store.configure(altered(VNI=7))
@@ -159,7 +152,7 @@ def test_a_start_without_a_store_goes_by_what_was_last_known(pair: Pair) -> None
     cached(pair)
     before = [host.picture() for host in pair.hosts]
     leases = pair.store.leases()
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         for host in pair.hosts:
             host.stop()
         with no_store(pair):

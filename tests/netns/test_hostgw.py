@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ def bare(tmp_path: Path) -> Iterator[Pair]:
 def pair(bare: Pair) -> Pair:
     bare.start()
     return bare
-
-
-@contextmanager
-def nothing_lost(pair: Pair) -> Iterator[None]:
-    with pair.probing() as probing:
-        yield
-    assert probing.loss.lost == 0, f"{probing.loss}\n{pair.one.said()[-3000:]}"
 
 
 def route(host: Host, peer: Host) -> str:
@@ -89,7 +81,7 @@ def test_routes_of_others_stay_whatever_happens(pair: Pair) -> None:
 
 
 def test_an_agent_that_ends_dies_or_starts_loses_nothing(pair: Pair) -> None:
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         pair.one.stop()
         pair.one.started()
         pair.one.kill()
@@ -98,7 +90,7 @@ def test_an_agent_that_ends_dies_or_starts_loses_nothing(pair: Pair) -> None:
 
 def test_routes_that_go_flanneld_left_are_taken_over_without_loss(pair: Pair) -> None:
     stale = "10.2.98.0/24"
-    with nothing_lost(pair):
+    with pair.losing_nothing():
         pair.one.stop()
         pair.one.space.run(f"ip route append {pair.two.subnet} via {pair.two.address} dev ens33")
         pair.one.space.run(f"ip route del {pair.two.subnet} proto 70")

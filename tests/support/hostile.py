@@ -16,9 +16,9 @@ from itertools import pairwise
 
 from pyflannel import backends
 from pyflannel.backends.api import View
-from pyflannel.lease.contest import refusal
 from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Snapshot, Subnet, Unreadable
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
+from pyflannel.lease.refusal import refusal
 from pyflannel.lease.wire import BadRecord, decode_attrs, parse_subnet_name, subnet_name
 from pyflannel.network import Network
 from pyflannel.state import FdbEntry, IPAddress, IPNetwork, Item, Neighbour, Route, State

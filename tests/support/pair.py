@@ -323,6 +323,13 @@ class Pair:
         return probing.loss
 
     @contextmanager
+    def losing_nothing(self) -> Iterator[None]:
+        """What happens in this block costs no packet."""
+        with self.probing() as probing:
+            yield
+        assert probing.loss.lost == 0, f"{probing.loss}\n{self.one.said()[-3000:]}"
+
+    @contextmanager
     def probing(self) -> Iterator[Probing]:
         """Send 1,000 datagrams a second from container to container and back, for as long as the block takes."""
         with (

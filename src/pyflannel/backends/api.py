@@ -15,11 +15,24 @@ from pyflannel.host import Underlay
 from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.lease.network import NetworkConfig
+from pyflannel.lease.refusal import self_reference
 from pyflannel.state import Item, Mac, Scope
 
 
 class Refused(ValueError):
     """A peer's record which this backend cannot use; the message says what in it is wrong."""
+
+
+def refuse_strangers(lease: Lease, kind: str, under: Underlay) -> None:
+    """``Refused`` for a peer of another backend, and for one that would have us send to ourselves.
+
+    Every backend whose leases bear its type, ``kind``, asks so before it looks any closer.
+    """
+    if lease.attrs.backend_type != kind:
+        raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {kind!r}")
+    flaw = self_reference(lease, (under.ipv4, under.public_ip, under.ipv6, under.public_ipv6))
+    if flaw is not None:
+        raise Refused(flaw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyflannel.backends.api import Refused, View
+from pyflannel.backends.api import Refused, View, refuse_strangers
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
 from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError, NetworkConfig
-from pyflannel.lease.refusal import self_reference
 from pyflannel.state import PROTO_FLANNEL, Item, Mac, Route, Scope
 
 TYPE = "host-gw"
@@ -77,19 +76,14 @@ class HostGateway:
 
     def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
         """A route for each family that both of us have."""
-        if lease.attrs.backend_type != TYPE:
-            raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {TYPE!r}")
-        under = view.underlay
-        flaw = self_reference(lease, (under.ipv4, under.public_ip, under.ipv6, under.public_ipv6))
-        if flaw is not None:
-            raise Refused(flaw)
+        refuse_strangers(lease, TYPE, view.underlay)
         items: list[Item] = []
         for wanted, subnet, host in (
             (self.ipv4, lease.subnet.ipv4, lease.attrs.public_ip),
             (self.ipv6, lease.subnet.ipv6, lease.attrs.public_ipv6),
         ):
             if wanted and subnet is not None and host is not None:
-                items.append(Route(subnet, under.name, host, protocol=PROTO_FLANNEL))
+                items.append(Route(subnet, view.underlay.name, host, protocol=PROTO_FLANNEL))
         if not items:
             raise Refused("has no address family in common with us")
         return tuple(items)

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from pyflannel.backends.api import Refused, View
+from pyflannel.backends.api import Refused, View, refuse_strangers
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
 from pyflannel.lease.contest import Claim
 from pyflannel.lease.fields import Fields, read_object
 from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
-from pyflannel.lease.refusal import self_reference
 from pyflannel.state import (
     Address,
     FdbEntry,
@@ -156,12 +155,7 @@ class Vxlan:
 
     def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
         """Neighbour, FDB entry and route for each family that both of us have."""
-        if lease.attrs.backend_type != self.type:
-            raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {self.type!r}")
-        under = view.underlay
-        flaw = self_reference(lease, (under.ipv4, under.public_ip, under.ipv6, under.public_ipv6))
-        if flaw is not None:
-            raise Refused(flaw)
+        refuse_strangers(lease, self.type, view.underlay)
         items: list[Item] = []
         for family, subnet, mac, host in self._ends(lease):
             if mac == view.macs.get(family.dev):

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Protocol, TypeAlias
 
-from pyflannel.lease.contest import refusal
 from pyflannel.lease.model import Attrs, Lease, Subnet, Unreadable
 from pyflannel.lease.network import IPv4Range, IPv6Range, NetworkConfig
+from pyflannel.lease.refusal import refusal
 from pyflannel.lease.wire import BadRecord, parse_subnet_name, subnet_name
 
 Span: TypeAlias = IPv4Range | IPv6Range

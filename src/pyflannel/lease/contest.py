@@ -24,7 +24,6 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
 from pyflannel.lease.model import Attrs, Lease, Subnet
-from pyflannel.lease.refusal import refusal as refusal
 from pyflannel.lease.wire import subnet_name
 
 Claim: TypeAlias = tuple[str, Hashable]
