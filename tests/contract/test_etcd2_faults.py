@@ -142,7 +142,7 @@ def test_subnets_are_taken_once_each_while_the_leader_dies(cluster: EtcdCluster)
 
     async def story() -> None:
         store = Etcd2Store(cluster.urls, PREFIX, call_s=1.0)
-        async with used(store), following(hasty(*cluster.urls)) as seen:
+        async with used(store), used(hasty(*cluster.urls)) as followed, following(followed) as seen:
             for subnet in subnets:
                 if subnet == subnets[7]:
                     cluster.kill(cluster.leader())

@@ -45,7 +45,11 @@ def test_certificates_are_read_anew_when_they_change(tmp_path: Path) -> None:
         return str(caught.value).removeprefix(f"{store.name}: ")
 
     async def story(etcd: Etcd) -> None:
-        async with used(patient(etcd.url, tls=tls)) as store, following(patient(etcd.url, tls=tls)) as seen:
+        async with (
+            used(patient(etcd.url, tls=tls)) as store,
+            used(patient(etcd.url, tls=tls)) as followed,
+            following(followed) as seen,
+        ):
             await store.create(ONE, HOST2, DAY)
             await seen.settled(store)
 
