@@ -29,7 +29,7 @@ from pyflannel.linux.facts import gather
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
-from pyflannel.state import Identity, Link, Mac, Misfit, Route, Scope, State
+from pyflannel.state import Identity, Link, Mac, Misfit, Route, Scope, State, Vxlan
 from pyflannel.store import cache
 
 FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
@@ -82,7 +82,9 @@ def scope(names: Iterable[str], remembered: Mapping[str, Mac], carriers: Iterabl
         devices=frozenset(found),
         borrowed=frozenset(carriers) - found.keys(),
         identities=tuple(
-            Identity(name, int(match[1]), remembered[name]) for name, match in found.items() if name in remembered
+            Identity(name, Vxlan(int(match[1]), "", None, 0), remembered[name])
+            for name, match in found.items()
+            if name in remembered
         ),
     )
 

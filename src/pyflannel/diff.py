@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, TypeAlias
 
-from pyflannel.state import ORDER, Item, Key, Link, Misfit, Neighbour, Route, State, Sysctl
+from pyflannel.state import ORDER, Item, Key, Link, Misfit, Neighbour, Route, State, Sysctl, Vxlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,14 @@ def must_rebuild(want: Link, have: Item) -> bool:
     """Whether the kernel cannot change the device ``have`` into ``want``, so that it has to be deleted and made anew.
 
     The kernel's rules for a vxlan device: VNI, port, GBP and the address family of ``local`` are for life
-    (vxlan_changelink, Linux 6.18).
+    (vxlan_changelink, Linux 6.18).  Other kinds take every change of their settings, but none takes another kind.
     """
     if not isinstance(have, Link):
         return True
     new, old = want.spec, have.spec
-    return (new.vni, new.port, new.gbp, type(new.local)) != (old.vni, old.port, old.gbp, type(old.local))
+    if isinstance(new, Vxlan) and isinstance(old, Vxlan):
+        return (new.vni, new.port, new.gbp, type(new.local)) != (old.vni, old.port, old.gbp, type(old.local))
+    return type(new) is not type(old)
 
 
 def device(item: Item) -> str:

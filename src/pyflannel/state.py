@@ -13,7 +13,7 @@ Kernel words for kernel things: see ip-link(8), ip-route(8), ip-neighbour(8), br
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -79,11 +79,33 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipip:
+    """The settings of an IPv4-in-IPv4 device without a remote end (ip-link(8), type ipip)."""
+
+    underlay: str
+    """As with ``Vxlan``; empty if the routing table decides."""
+    local: IPv4Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wireguard:
+    """A wireguard device.  Its key, port and peers are items of their own: nothing about the device depends on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tun:
+    """A device whose packets a process handles (tuntap: ``ip tuntap add … mode tun``)."""
+
+
+Spec: TypeAlias = Vxlan | Ipip | Wireguard | Tun
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network device of ours."""
 
     name: str
-    spec: Vxlan
+    spec: Spec
     mtu: int
     mac: Mac | None = None
     """None in a desired state: leave whatever address the kernel chose."""
@@ -175,6 +197,38 @@ class FdbEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarder:
+    """The process that carries packets between a TUN device and the other hosts (``pyflannel.tunnel``)."""
+
+    dev: str
+    listen: IPv4Address
+    """Where the datagrams of the others arrive."""
+    port: int
+    subnet: IPv4Network
+    """Ours: it takes in nothing else, and answers from its first address."""
+
+    @property
+    def key(self) -> Key:
+        """A TUN device is served by one process."""
+        return (Forwarder, self.dev)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What a forwarder does with the packets for a subnet: they go to that host and port, one in each datagram."""
+
+    dev: str
+    subnet: IPv4Network
+    host: IPv4Address
+    port: int
+
+    @property
+    def key(self) -> Key:
+        """One host for each subnet."""
+        return (Forwarding, self.dev, self.subnet)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A unicast route in the main table."""
 
@@ -188,6 +242,8 @@ class Route:
     stray: bool = False
     """Only ever observed: a second route in the slot of another, or one with settings we never make (``src``, ``mtu``
     and so on).  It fits no plan, hence ``diff`` cuts it."""
+    universe: bool = False
+    """IPv4 without a gateway: of scope global, as flannel's udp backend makes its route, instead of scope link."""
 
     def __post_init__(self) -> None:
         """Write the metric the way the kernel reads it."""
@@ -201,9 +257,9 @@ class Route:
         return (*slot, self.via, self.onlink, self.protocol) if self.stray else slot
 
 
-Item: TypeAlias = Link | Misfit | Sysctl | Address | Neighbour | FdbEntry | Route
+Item: TypeAlias = Link | Misfit | Sysctl | Address | Neighbour | FdbEntry | Forwarder | Forwarding | Route
 
-ORDER: Final[tuple[type[Item], ...]] = (Link, Sysctl, Address, Neighbour, FdbEntry, Route)
+ORDER: Final[tuple[type[Item], ...]] = (Link, Sysctl, Address, Neighbour, FdbEntry, Forwarder, Forwarding, Route)
 """Each kind may rely on those before it: build in this order, tear down in reverse."""
 
 
@@ -297,16 +353,26 @@ class Likeness(Mapping[Key, Item]):
 class Identity:
     """By what a device of ours is known should it have lost its name.
 
-    That is its VNI and MAC; or, where it has lost that one too, its VNI, its port and our address on it: with such a
-    device here there can be no other of ours.
+    A vxlan device by its VNI and MAC; or, where it has lost that one too, by its VNI, its port and our address on it:
+    with such a device here there can be no other of ours.  A device without a MAC by its type and our address.
     """
 
     dev: str
     """The name it should have."""
-    vni: int
-    mac: Mac
-    port: int = 0
+    spec: Spec
+    mac: Mac | None = None
     address: IPInterface | None = None
+
+    def fits(self, spec: Spec, mac: Mac | None, has: Callable[[IPInterface], bool]) -> bool:
+        """Whether a device is the one, given how it is set up, its MAC, and which addresses it has."""
+        if isinstance(spec, Vxlan) and isinstance(self.spec, Vxlan):
+            if spec.vni != self.spec.vni:
+                return False
+            if self.mac is not None and mac == self.mac:
+                return True
+            if spec.port != self.spec.port:
+                return False
+        return type(spec) is type(self.spec) and self.address is not None and has(self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +386,7 @@ class Scope:
     sysctls: frozenset[tuple[str, str, str]] = frozenset()
     """Settings we keep: (device, family, name)."""
     identities: tuple[Identity, ...] = ()
-    """Where there is no device of that name, a vxlan device with this identity is the one, renamed by somebody."""
+    """Where there is no device of that name, one with this identity is it, renamed by somebody."""
     borrowed: frozenset[str] = frozenset()
     """Devices of somebody else's that carry routes of ours: those of ``PROTO_FLANNEL``, and nothing else on them."""
 

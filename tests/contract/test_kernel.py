@@ -24,7 +24,7 @@ from pyflannel.state import (
     State,
     Sysctl,
 )
-from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, OURS, SCOPE, SPEC, WANT, peer, peer6
+from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, OURS, SCOPE, SPEC, SPEC6, WANT, peer, peer6
 from tests.support.kernel_worlds import TAKEN, World
 
 NEIGHBOUR, FDB, ROUTE = peer(2)
@@ -230,7 +230,7 @@ def test_a_device_made_anew_gets_back_all_that_was_on_it(world: World, new: Link
         replace(LINK, spec=replace(SPEC, learning=True)),
         replace(LINK, spec=replace(SPEC, underlay="eth1")),
         replace(LINK, mtu=1300, spec=replace(SPEC, underlay="eth1", learning=True)),
-        replace(LINK6, mtu=1400, spec=replace(LINK6.spec, local=ip_address("2001:db8::77"))),
+        replace(LINK6, mtu=1400, spec=replace(SPEC6, local=ip_address("2001:db8::77"))),
     ],
     ids=command,
 )
@@ -287,7 +287,7 @@ def test_what_a_device_lost_while_it_was_down_comes_back(world: World) -> None:
         replace(LINK, spec=replace(SPEC, local=ip_address("192.0.2.77"))),
         replace(LINK, spec=replace(SPEC, learning=True)),
         replace(LINK6, up=False),
-        replace(LINK6, mtu=1290, spec=replace(LINK6.spec, local=ip_address("2001:db8::77"))),
+        replace(LINK6, mtu=1290, spec=replace(SPEC6, local=ip_address("2001:db8::77"))),
     ],
     ids=lambda link: f"{'up' if link.up else 'down'} {command(link)}",
 )

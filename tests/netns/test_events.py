@@ -19,7 +19,7 @@ from pyflannel.linux.spelling import spell
 from pyflannel.sighting import Changed, Gone, Lost, Replaced, Seen, Sighting, contradicts
 from pyflannel.state import Address, Item, Key, Link, Mac, Misfit, Route, Scope, State
 from tests.support import loops
-from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, SCOPE, WANT, peer, peer6
+from tests.support.kernel_items import DEV, DEV6, LINK, LINK6, SCOPE, SPEC, SPEC6, WANT, peer, peer6
 from tests.support.kernel_plans import SCOPE as PLANS
 from tests.support.kernel_plans import states
 from tests.support.kernel_worlds import LinuxWorld
@@ -104,11 +104,11 @@ DEEDS: list[tuple[str, Sighting]] = [
     (f"ip link set {DEV} name foo", Gone(LINK.key)),
     (f"ip link set {DEV} mtu 1400", Seen(replace(LINK, mtu=1400))),
     (f"ip link set {DEV} address {OTHER_MAC}", Seen(replace(LINK, mac=OTHER_MAC))),
-    (f"ip link set {DEV} type vxlan learning", Seen(replace(LINK, spec=replace(LINK.spec, learning=True)))),
-    (f"ip link set {DEV} type vxlan dev eth1", Seen(replace(LINK, spec=replace(LINK.spec, underlay="eth1")))),
+    (f"ip link set {DEV} type vxlan learning", Seen(replace(LINK, spec=replace(SPEC, learning=True)))),
+    (f"ip link set {DEV} type vxlan dev eth1", Seen(replace(LINK, spec=replace(SPEC, underlay="eth1")))),
     (
         f"ip link set {DEV6} type vxlan local 2001:db8::9",
-        Seen(replace(LINK6, spec=replace(LINK6.spec, local=ip_address("2001:db8::9")))),
+        Seen(replace(LINK6, spec=replace(SPEC6, local=ip_address("2001:db8::9")))),
     ),
     (f"ip address del 10.2.1.0/32 dev {DEV}", Gone(Address(DEV, ip_interface("10.2.1.0/32")).key)),
     (f"ip address add 10.2.200.1/24 dev {DEV}", Seen(Address(DEV, ip_interface("10.2.200.1/24")))),

@@ -104,7 +104,7 @@ def test_a_renamed_device_is_brought_back_in_one_pass_and_loses_nothing(have: St
     link = kernel.observe(SCOPE).get((Link, name))
     if not isinstance(link, Link) or link.mac is None:
         return
-    scope = replace(SCOPE, identities=(Identity(name, link.spec.vni, link.mac),))
+    scope = replace(SCOPE, identities=(Identity(name, link.spec, link.mac),))
     before = kernel.observe(replace(scope, sysctls=frozenset()))
     kernel.rename_device(name, "somebody0")
     after = kernel.observe(replace(scope, sysctls=frozenset()))

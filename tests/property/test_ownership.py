@@ -23,6 +23,7 @@ from pyflannel.state import (
 )
 from tests.support.fake_kernel import FakeKernel
 from tests.support.host_history import DEEDS, Host, Step, happen, histories
+from tests.support.kernel_items import vxlan_of
 from tests.support.pipeline import OURS, Pipeline, examples, in_virtual_time, lease, view
 
 THEIR_MAC = Mac.parse("02:aa:00:00:00:01")
@@ -61,7 +62,7 @@ def things(devices: st.SearchStrategy[str]) -> st.SearchStrategy[Item]:
 @st.composite
 def elsewhere(draw: st.DrawFn) -> list[Item]:
     """Things of others, on devices of others."""
-    links = draw(st.lists(devices(), max_size=2, unique_by=(lambda link: link.name, lambda link: link.spec.vni)))
+    links = draw(st.lists(devices(), max_size=2, unique_by=(lambda link: link.name, lambda link: vxlan_of(link).vni)))
     names = st.sampled_from(("eth9", *(link.name for link in links)))
     return [*links, *draw(st.lists(things(names), max_size=8, unique_by=lambda item: item.key))]
 

@@ -24,6 +24,7 @@ from pyflannel.state import (
     PROTO_KERNEL,
     Address,
     Identity,
+    Ipip,
     Item,
     Key,
     Likeness,
@@ -35,6 +36,7 @@ from pyflannel.state import (
     Scope,
     State,
     Sysctl,
+    Vxlan,
 )
 
 
@@ -120,7 +122,7 @@ class FakeKernel:
         del self._hardware[name]
         self._lose(lambda item: device(item) == name)
         for link in self._links():
-            if link.spec.underlay == name:
+            if _underlay(link) == name:
                 self.delete_device(link.name)
 
     def delete_device(self, name: str) -> None:
@@ -177,10 +179,7 @@ class FakeKernel:
         return next((link.name for link in astray if any(self._is_known(link, mark) for mark in marks)), name)
 
     def _is_known(self, link: Link, mark: Identity) -> bool:
-        if link.spec.vni != mark.vni:
-            return False
-        addressed = mark.address is not None and Address(link.name, mark.address).key in self._items
-        return link.mac == mark.mac or (link.spec.port == mark.port and addressed)
+        return mark.fits(link.spec, link.mac, lambda address: Address(link.name, address).key in self._items)
 
     def _carry_out(self, op: Op) -> int:
         if isinstance(op, Cut):
@@ -203,7 +202,7 @@ class FakeKernel:
                 return 0
 
     def _put_link(self, item: Link, old: Item | None) -> int:
-        if item.spec.underlay not in self._hardware:
+        if _underlay(item) and _underlay(item) not in self._hardware:
             return errno.ENODEV
         if isinstance(old, Link) and not must_rebuild(item, old):
             return (self._rename(old.misnamed, item.name) if old.misnamed else 0) or self._change_link(item)
@@ -295,8 +294,10 @@ class FakeKernel:
         return [item for item in self._items.values() if isinstance(item, Link)]
 
     def _room(self, item: Link) -> int:
-        """The largest MTU the underlay leaves: outer IP, UDP, VXLAN and inner Ethernet headers go off."""
-        overhead = 70 if _version(item) == 6 else 50
+        """The largest MTU the underlay leaves a vxlan device, less outer IP, UDP, VXLAN and inner Ethernet headers."""
+        if not isinstance(item.spec, Vxlan):
+            return 2**16 - 1
+        overhead = 70 if _version(item.spec) == 6 else 50
         return self._hardware[item.spec.underlay].mtu - overhead
 
 
@@ -318,13 +319,23 @@ def holding(items: Iterable[Item], *hardware: Hardware) -> FakeKernel:
     return kernel
 
 
-def _version(item: Link) -> int:
-    return 4 if item.spec.local is None else item.spec.local.version
+def _underlay(item: Link) -> str:
+    return item.spec.underlay if isinstance(item.spec, Vxlan | Ipip) else ""
 
 
-def _claim(item: Link) -> tuple[int, int, int]:
-    """What no two vxlan devices can have in common."""
-    return item.spec.vni, item.spec.port, _version(item)
+def _version(spec: Vxlan) -> int:
+    return 4 if spec.local is None else spec.local.version
+
+
+def _claim(item: Link) -> tuple[object, ...]:
+    """What no two devices can have in common."""
+    match item.spec:
+        case Vxlan() as spec:
+            return Vxlan, spec.vni, spec.port, _version(spec)
+        case Ipip() as spec:
+            return Ipip, spec.local
+        case _:
+            return (item.name,)
 
 
 def _needs_up(item: Item) -> bool:

@@ -28,6 +28,7 @@ from pyflannel.state import ORDER, Address, FdbEntry, Item, Link, Mac, Neighbour
 from pyflannel.store.feed import Outage, follow
 from tests.support.builders import OWN_MAC
 from tests.support.fake_kernel import FakeKernel, Hardware, no_fault
+from tests.support.kernel_items import vxlan_of
 from tests.support.memory_store import MemoryData, MemoryStore
 from tests.support.pipeline import FORGIVEN, OURS, UNDERLAY, Pipeline, leases, view
 
@@ -167,7 +168,7 @@ def distort(host: Host, which: int) -> None:
 def alter(host: Host, which: int) -> None:
     link = host.held(which)
     if link is not None:
-        spec = link.spec
+        spec = vxlan_of(link)
         changes = (
             replace(link, mtu=1300),
             replace(link, mac=Mac.parse("02:00:00:00:00:cc")),
@@ -182,14 +183,14 @@ def remake(host: Host, which: int) -> None:
     link = host.held(which)
     if link is not None:
         host.kernel.delete_device(link.name)
-        spec = replace(link.spec, vni=99) if which // 2 % 2 else replace(link.spec, port=4789)
+        spec = replace(vxlan_of(link), vni=99) if which // 2 % 2 else replace(vxlan_of(link), port=4789)
         host.kernel.intrude(replace(link, spec=spec))
 
 
 def rename(host: Host, which: int) -> None:
     link = host.held(which)
     # Of another VNI or MAC it would be nobody's device once it has another name.
-    if link is not None and (link.spec.vni, link.mac) == (1, OWN_MAC):
+    if link is not None and (vxlan_of(link).vni, link.mac) == (1, OWN_MAC):
         host.kernel.rename_device(link.name, f"lost{which % 2}")
 
 

@@ -9,18 +9,25 @@ from pyflannel.state import Address, FdbEntry, Identity, Item, Link, Mac, Neighb
 
 DEV, DEV6 = "flannel.1", "flannel-v6.1"
 SPEC = Vxlan(vni=1, underlay="eth0", local=ip_address("192.0.2.1"), port=8472)
+SPEC6 = replace(SPEC, local=ip_address("2001:db8::1"))
 LINK = Link(DEV, SPEC, 1450, Mac.parse("02:00:00:00:00:01"))
-LINK6 = Link(DEV6, replace(SPEC, local=ip_address("2001:db8::1")), 1430, Mac.parse("02:00:00:00:06:01"))
+LINK6 = Link(DEV6, SPEC6, 1430, Mac.parse("02:00:00:00:06:01"))
 SCOPE = Scope(
     devices=frozenset((DEV, DEV6)),
     networks=(ip_network("10.2.0.0/16"), ip_network("fd00:2::/48")),
     sysctls=frozenset(((DEV, "ipv6", "accept_ra"),)),
     identities=tuple(
-        Identity(link.name, link.spec.vni, link.mac, link.spec.port, ip_interface(address))
+        Identity(link.name, link.spec, link.mac, ip_interface(address))
         for link, address in ((LINK, "10.2.1.0/32"), (LINK6, "fd00:2:1::/128"))
         if link.mac is not None
     ),
 )
+
+
+def vxlan_of(link: Link) -> Vxlan:
+    """Of a vxlan device."""
+    assert isinstance(link.spec, Vxlan)
+    return link.spec
 
 
 def peer(number: int) -> tuple[Neighbour, FdbEntry, Route]:

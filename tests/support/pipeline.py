@@ -24,6 +24,7 @@ from pyflannel.reconcile import Reconciler
 from pyflannel.state import FdbEntry, IPNetwork, Item, Key, Link, Mac, Neighbour, Route, State, Sysctl
 from tests.support import builders
 from tests.support.fake_kernel import FakeKernel, Hardware
+from tests.support.kernel_items import vxlan_of
 from tests.support.loops import run_jumping
 
 UNDERLAY = Hardware("ens33")
@@ -219,7 +220,7 @@ def leftovers(draw: st.DrawFn, want: State) -> list[Item]:
 def _altered(draw: st.DrawFn, item: Item) -> Item:
     match item:
         case Link():
-            spec = item.spec
+            spec = vxlan_of(item)
             changes = (
                 replace(item, mtu=1300),
                 replace(item, spec=replace(spec, learning=not spec.learning)),

@@ -24,7 +24,7 @@ def test_only_names_that_are_ours_are_looked_for() -> None:
 
 def test_a_device_with_the_remembered_address_is_ours_under_any_name() -> None:
     looked = scope(["flannel.7", "flannel.8"], {"flannel.7": OWN_MAC})
-    assert looked.identities == (Identity("flannel.7", 7, OWN_MAC),)
+    assert looked.identities == (Identity("flannel.7", Vxlan(7, "", None, 0), OWN_MAC),)
 
 
 def test_routes_of_ours_on_devices_of_others_go() -> None:

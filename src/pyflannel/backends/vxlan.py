@@ -130,7 +130,7 @@ class Vxlan:
             networks=tuple(item.network for item in ranges if item is not None),
             sysctls=frozenset((dev, "ipv6", "accept_ra") for dev in self.devices),
             identities=tuple(
-                Identity(dev, self.vni, view.macs[dev], self.port, address)
+                Identity(dev, VxlanSpec(self.vni, view.underlay.name, None, self.port), view.macs[dev], address)
                 for dev, address in self._addresses(view.own)
                 if dev in view.macs
             ),

@@ -1,7 +1,6 @@
-"""Network devices, and vxlan devices in particular (rtnetlink(7), RTM_NEWLINK, linux/if_link.h).
+"""Network devices (rtnetlink(7), RTM_NEWLINK, linux/if_link.h), of all the types that we make.
 
-A vxlan device can change its local address, learning and underlay while packets flow, and like any device its MTU, MAC
-and being up (seen on Linux 6.18); for the rest it has to be made anew: ``pyflannel.diff.must_rebuild`` is the rule.
+Any device can change its MTU, MAC and being up while packets flow.  What is peculiar to a type is in its ``Kind``.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Protocol
 
+from pyflannel.linux import vxlan
 from pyflannel.linux.netlink import INTEGER, NLM_F_CREATE, NLM_F_EXCL, Request, attribute, attributes
-from pyflannel.linux.routes import unpack_address
-from pyflannel.state import IPAddress, Link, Mac, Vxlan
+from pyflannel.state import Link, Mac, Spec, Tun, Vxlan, Wireguard
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 IFINFOMSG: Final = struct.Struct("=BxHiII")
@@ -24,27 +22,6 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_EXT_MASK, IFLA_LINK_NET
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 RTEXT_FILTER_SKIP_STATS: Final = 0x8
 MTU: Final = struct.Struct("=I")
-
-IFLA_VXLAN_ID, IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 2, 3, 4, 7
-IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC, IFLA_VXLAN_L2MISS = 11, 12, 13
-IFLA_VXLAN_PORT, IFLA_VXLAN_GROUP6, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 16, 17, 23
-IFLA_VXLAN_COLLECT_METADATA, IFLA_VXLAN_GPE, IFLA_VXLAN_VNIFILTER = 25, 27, 30
-VNI: Final = struct.Struct("=I")
-PORT: Final = struct.Struct("!H")
-
-OTHER_USES: Final[Mapping[int, str]] = {
-    IFLA_VXLAN_GROUP: "a group or default remote",
-    IFLA_VXLAN_GROUP6: "a group or default remote",
-    IFLA_VXLAN_PROXY: "proxy",
-    IFLA_VXLAN_RSC: "rsc",
-    IFLA_VXLAN_L2MISS: "l2miss",
-    IFLA_VXLAN_COLLECT_METADATA: "external",
-    IFLA_VXLAN_GPE: "gpe",
-    IFLA_VXLAN_VNIFILTER: "vnifilter",
-}
-"""Settings which send packets other ways than our forwarding entries say, and what ip-link(8) calls them."""
-_SWITCHES: Final = frozenset((IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC, IFLA_VXLAN_L2MISS, IFLA_VXLAN_COLLECT_METADATA))
-"""Those of them that the kernel always lists, with 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,61 +80,35 @@ def read(body: bytes) -> Device:
 
 def misfit(device: Device) -> str | None:
     """Why ``device`` can be none of ours, or None if it can."""
-    if device.kind != "vxlan":
-        return f"it is of type {device.kind or 'hardware'}, not vxlan"
-    for setting, word in OTHER_USES.items():
-        if setting in device.settings and (setting not in _SWITCHES or any(device.settings[setting])):
-            return f"it is a vxlan device with {word}"
-    return None
+    kind = _KINDS.get(device.kind)
+    if kind is None:
+        return f"it is of type {device.kind or 'hardware'}, not {' or '.join(sorted(_KINDS))}"
+    use = kind.misuse(device.settings)
+    return None if use is None else f"it is a {device.kind} device with {use}"
 
 
 def underlay(device: Device) -> int:
     """Index of the device below, 0 if there is none here."""
-    raw = device.settings.get(IFLA_VXLAN_LINK)
-    return INTEGER.unpack(raw)[0] if raw and not device.underlay_elsewhere else 0
-
-
-def vxlan_ends(device: Device) -> tuple[int, int]:
-    """VNI and port of a vxlan device."""
-    return VNI.unpack(device.settings[IFLA_VXLAN_ID])[0], PORT.unpack(device.settings[IFLA_VXLAN_PORT])[0]
+    return 0 if device.underlay_elsewhere else _KINDS[device.kind].underlay(device.settings)
 
 
 def as_item(device: Device, underlay_name: str) -> Link:
-    """The item a vxlan device is."""
-    settings = device.settings
-    local = settings.get(IFLA_VXLAN_LOCAL) or settings.get(IFLA_VXLAN_LOCAL6)
-    spec = Vxlan(
-        vni=VNI.unpack(settings[IFLA_VXLAN_ID])[0],
-        underlay=underlay_name,
-        local=unpack_address(local) if local else None,
-        port=PORT.unpack(settings[IFLA_VXLAN_PORT])[0],
-        learning=any(settings.get(IFLA_VXLAN_LEARNING, b"")),
-        gbp=IFLA_VXLAN_GBP in settings,
-    )
+    """The item a device is that is no ``misfit``."""
+    spec = _KINDS[device.kind].read(device.settings, underlay_name)
     return Link(device.name, spec, device.mtu, device.mac, device.up)
 
 
-def create(item: Link, underlay_index: int) -> Request:
-    """Make the device, complete, in one step; EEXIST if its name or its VNI and port are taken.
+def kind_of(spec: Spec) -> str:
+    """The type of such a device, as in ``ip link … type``."""
+    return _NAMES[type(spec)]
 
-    What we do not name stays as the kernel has it: TTL, TOS, UDP checksums, source ports (compat §5.2).
-    """
-    spec = item.spec
-    settings = [
-        attribute(IFLA_VXLAN_ID, VNI.pack(spec.vni)),
-        attribute(IFLA_VXLAN_LINK, INTEGER.pack(underlay_index)),
-        attribute(IFLA_VXLAN_PORT, PORT.pack(spec.port)),
-        attribute(IFLA_VXLAN_LEARNING, bytes([spec.learning])),
-    ]
-    if spec.local is not None:
-        settings.append(_local(spec.local))
-    if spec.gbp:
-        # A flag: its presence counts, whatever its value.
-        settings.append(attribute(IFLA_VXLAN_GBP, b""))
+
+def create(item: Link, underlay_index: int) -> Request:
+    """Make the device, complete, in one step; EEXIST if its name, or what its kind has but once, is taken."""
     parts = [_header(0, item.up), _name(item.name), attribute(IFLA_MTU, MTU.pack(item.mtu))]
     if item.mac is not None:
         parts.append(attribute(IFLA_ADDRESS, item.mac))
-    parts.append(_vxlan(*settings))
+    parts.append(_info(item.spec, _KINDS[kind_of(item.spec)].create(item.spec, underlay_index)))
     return Request(RTM_NEWLINK, b"".join(parts), NLM_F_CREATE | NLM_F_EXCL)
 
 
@@ -167,13 +118,7 @@ def change(item: Link, old: Link, index: int, underlay_index: int) -> tuple[Requ
     Two requests, for the kernel refuses an MTU together with settings of the kind; and in this order, for a larger MTU
     may need the new underlay.
     """
-    settings = []
-    if item.spec.underlay != old.spec.underlay:
-        settings.append(attribute(IFLA_VXLAN_LINK, INTEGER.pack(underlay_index)))
-    if item.spec.local != old.spec.local and item.spec.local is not None:
-        settings.append(_local(item.spec.local))
-    if item.spec.learning != old.spec.learning:
-        settings.append(attribute(IFLA_VXLAN_LEARNING, bytes([item.spec.learning])))
+    settings = _KINDS[kind_of(item.spec)].change(item.spec, old.spec, underlay_index)
     parts = [_header(index, item.up)]
     if item.mtu != old.mtu:
         parts.append(attribute(IFLA_MTU, MTU.pack(item.mtu)))
@@ -182,7 +127,7 @@ def change(item: Link, old: Link, index: int, underlay_index: int) -> tuple[Requ
     common = Request(RTM_NEWLINK, b"".join(parts))
     if not settings:
         return (common,)
-    return Request(RTM_NEWLINK, IFINFOMSG.pack(0, 0, index, 0, 0) + _vxlan(*settings)), common
+    return Request(RTM_NEWLINK, IFINFOMSG.pack(0, 0, index, 0, 0) + _info(item.spec, settings)), common
 
 
 def rename(index: int, name: str) -> Request:
@@ -208,14 +153,54 @@ def _name(name: str) -> bytes:
     return attribute(IFLA_IFNAME, name.encode(errors="surrogateescape") + b"\0")
 
 
-def _local(address: IPAddress) -> bytes:
-    kind = IFLA_VXLAN_LOCAL if isinstance(address, IPv4Address) else IFLA_VXLAN_LOCAL6
-    return attribute(kind, address.packed)
-
-
-def _vxlan(*settings: bytes) -> bytes:
-    info = attribute(IFLA_INFO_KIND, b"vxlan\0") + attribute(IFLA_INFO_DATA, b"".join(settings))
+def _info(spec: Spec, settings: bytes) -> bytes:
+    info = attribute(IFLA_INFO_KIND, kind_of(spec).encode() + b"\0") + attribute(IFLA_INFO_DATA, settings)
     return attribute(IFLA_LINKINFO, info)
 
 
 _WITHOUT_STATS: Final = attribute(IFLA_EXT_MASK, INTEGER.pack(RTEXT_FILTER_SKIP_STATS))
+
+
+class Kind(Protocol):
+    """What is peculiar to one type of device; ``settings`` are raw attributes of that type (IFLA_INFO_DATA)."""
+
+    def misuse(self, settings: Mapping[int, bytes]) -> str | None:
+        """What other use than ours such a device is set up for, if any."""
+
+    def underlay(self, settings: Mapping[int, bytes]) -> int:
+        """Index of the device below, 0 if there is none."""
+
+    def read(self, settings: Mapping[int, bytes], underlay_name: str) -> Spec:
+        """The settings as a value."""
+
+    def create(self, spec: Spec, underlay_index: int) -> bytes:
+        """The settings of a new device."""
+
+    def change(self, spec: Spec, old: Spec, underlay_index: int) -> bytes:
+        """The settings that differ; nothing if none does."""
+
+
+class _Plain:
+    """A type of device with no settings that matter to us."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+
+    def misuse(self, settings: Mapping[int, bytes]) -> str | None:
+        return None
+
+    def underlay(self, settings: Mapping[int, bytes]) -> int:
+        return 0
+
+    def read(self, settings: Mapping[int, bytes], underlay_name: str) -> Spec:
+        return self._spec
+
+    def create(self, spec: Spec, underlay_index: int) -> bytes:
+        return b""
+
+    def change(self, spec: Spec, old: Spec, underlay_index: int) -> bytes:
+        return b""
+
+
+_KINDS: Final[Mapping[str, Kind]] = {"vxlan": vxlan, "wireguard": _Plain(Wireguard()), "tun": _Plain(Tun())}
+_NAMES: Final[Mapping[type[Spec], str]] = {Vxlan: "vxlan", Wireguard: "wireguard", Tun: "tun"}

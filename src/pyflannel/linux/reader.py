@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from socket import AF_INET, AF_INET6
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -21,7 +22,7 @@ from pyflannel.state import (
     PROTO_BOOT,
     PROTO_FLANNEL,
     Address,
-    Identity,
+    IPInterface,
     Item,
     Key,
     Likeness,
@@ -29,7 +30,9 @@ from pyflannel.state import (
     Misfit,
     Route,
     Scope,
+    Spec,
     State,
+    Vxlan,
 )
 
 T = TypeVar("T")
@@ -86,20 +89,20 @@ class Reader:
         identities = [identity for identity in scope.identities if identity.dev == name]
         if not identities:
             return None
-        for body in self._conversation.dump("listing vxlan devices", links.query_kind("vxlan")):
-            device = links.read(body)
-            astray = links.misfit(device) is None and device.name not in scope.devices
-            if astray and any(self._is_known(device, identity) for identity in identities):
-                return device
+        for identity in identities:
+            kind = links.kind_of(identity.spec)
+            for body in self._conversation.dump(f"listing {kind} devices", links.query_kind(kind)):
+                device = links.read(body)
+                if device.name in scope.devices or links.misfit(device) is not None:
+                    continue
+                if identity.fits(links.as_item(device, "").spec, device.mac, partial(self._has, device)):
+                    return device
         return None
 
-    def _is_known(self, device: links.Device, identity: Identity) -> bool:
-        vni, port = links.vxlan_ends(device)
-        if vni != identity.vni or device.mac == identity.mac or port != identity.port:
-            return vni == identity.vni and device.mac == identity.mac
+    def _has(self, device: links.Device, address: IPInterface) -> bool:
         bodies = self._list(f"addresses of {device.name}", addresses.query(device.index))
         held = [found.address for found in map(addresses.read, bodies) if found and found.index == device.index]
-        return identity.address in held
+        return address in held
 
     def _steadily(self, look: Callable[[], T]) -> T:
         """``look`` until no device goes away meanwhile: the next time it is not there from the beginning."""
@@ -120,7 +123,7 @@ class Reader:
                 yield link
                 continue
             yield link if device.name == name else replace(link, name=name, misnamed=device.name)
-            yield from self._on(device.index, name, scope)
+            yield from self._on(device.index, name, link.spec, scope)
         for name in sorted(scope.borrowed):
             carrier = self._devices.look(name)
             if carrier is not None:
@@ -139,7 +142,7 @@ class Reader:
                         yield replace(route, stray=True) if route.key in filled else route
                         filled.add(route.key)
 
-    def _on(self, index: int, dev: str, scope: Scope) -> Iterator[Item]:
+    def _on(self, index: int, dev: str, spec: Spec, scope: Scope) -> Iterator[Item]:
         for body in self._list(f"addresses of {dev}", addresses.query(index)):
             found = addresses.read(body)
             if found is not None and found.index == index and scope.owns(found.address):
@@ -147,8 +150,9 @@ class Reader:
         for family in FAMILIES:
             listing = self._list(f"neighbours on {dev}", neighbours.query_neighbours(family, index), family)
             yield from _present(neighbours.read_neighbour(body, index, dev) for body in listing)
-        listing = self._list(f"forwarding entries of {dev}", neighbours.query_fdb(index))
-        yield from _present(neighbours.read_fdb(body, index, dev) for body in listing)
+        if isinstance(spec, Vxlan):
+            listing = self._list(f"forwarding entries of {dev}", neighbours.query_fdb(index))
+            yield from _present(neighbours.read_fdb(body, index, dev) for body in listing)
         for family in FAMILIES:
             yield from self.routes(index, dev, family)
 

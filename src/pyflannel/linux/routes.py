@@ -102,9 +102,9 @@ def read(body: bytes, index: int, dev: str) -> Iterator[Route]:
     for oif, hop_flags, values in hops:
         if oif == INTEGER.pack(index):
             onlink = bool(hop_flags & RTNH_F_ONLINK)
-            route = Route(
-                dst, dev, gateway(values), onlink, metric(found), protocol, stray or bool(values.keys() & STRANGE)
-            )
+            via, strange = gateway(values), stray or bool(values.keys() & STRANGE)
+            universe = family == AF_INET and via is None and scope == RT_SCOPE_UNIVERSE
+            route = Route(dst, dev, via, onlink, metric(found), protocol, strange, universe)
             yield route if scope == _scope(route) else replace(route, stray=True)
 
 
@@ -143,8 +143,9 @@ def _hops(raw: bytes) -> Iterator[tuple[bytes, int, dict[int, bytes]]]:
 
 
 def _scope(item: Route) -> int:
-    """As ``ip route`` chooses: without a gateway the destination is on the link itself."""
-    return RT_SCOPE_LINK if item.via is None and item.dst.version == 4 else RT_SCOPE_UNIVERSE
+    """As ``ip route`` chooses: without a gateway the destination is on the link itself, unless told otherwise."""
+    on_link = item.via is None and item.dst.version == 4 and not item.universe
+    return RT_SCOPE_LINK if on_link else RT_SCOPE_UNIVERSE
 
 
 def _body(item: Route, index: int, scope: int, kind: int) -> bytes:

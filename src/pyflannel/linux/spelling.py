@@ -7,11 +7,26 @@ ever executed.
 from __future__ import annotations
 
 from pyflannel.diff import Op, Put, must_rebuild
-from pyflannel.state import PROTO_BOOT, Address, FdbEntry, Item, Link, Misfit, Neighbour, Route, Sysctl
+from pyflannel.state import (
+    PROTO_BOOT,
+    Address,
+    FdbEntry,
+    Forwarder,
+    Forwarding,
+    Ipip,
+    Item,
+    Link,
+    Misfit,
+    Neighbour,
+    Route,
+    Spec,
+    Sysctl,
+    Vxlan,
+)
 
 
 def spell(op: Op) -> str:
-    """One operation as a command of ip(8), bridge(8) or sysctl(8)."""
+    """One operation as a command of ip(8), bridge(8) or sysctl(8); what no program does, as one of them might."""
     item = op.item
     if isinstance(item, Link | Misfit):
         return _link(op)
@@ -25,6 +40,10 @@ def spell(op: Op) -> str:
             return f"ip neigh {verb} {item.ip} lladdr {item.mac} dev {item.dev} nud permanent"
         case FdbEntry():
             return f"bridge fdb {verb} {item.mac} dev {item.dev} dst {item.dst} self permanent"
+        case Forwarder():
+            return f"tunnel {verb} {item.subnet} dev {item.dev} local {item.listen} port {item.port}"
+        case Forwarding():
+            return f"tunnel route {verb} {item.subnet} dev {item.dev} remote {item.host} port {item.port}"
         case Route():
             return f"ip route {verb} {route(item)}"
 
@@ -40,6 +59,8 @@ def route(item: Route) -> str:
         words.append(f"proto {item.protocol}")
     if item.metric:
         words.append(f"metric {item.metric}")
+    if item.universe:
+        words.append("scope global")
     if item.onlink:
         words.append("onlink")
     return " ".join(words)
@@ -55,7 +76,8 @@ def _link(op: Op) -> str:
         return f"ip link del {_present_name(op.old)} && {_creation(item)}"
     old_name = _present_name(op.old)
     name = item.name if old_name == item.name else f"{old_name} name {item.name}"
-    return f"ip link set {name} {_state(item)} type vxlan {_changeable(item)}"
+    settings = _changeable(item.spec)
+    return f"ip link set {name} {_state(item)}" + (f" type {_kind(item.spec)} {settings}" if settings else "")
 
 
 def _present_name(item: Item) -> str:
@@ -65,11 +87,17 @@ def _present_name(item: Item) -> str:
 
 
 def _creation(item: Link) -> str:
-    spec = item.spec
-    gbp = " gbp" if spec.gbp else ""
-    return (
-        f"ip link add {item.name} {_state(item)} type vxlan id {spec.vni} dstport {spec.port} {_changeable(item)}{gbp}"
-    )
+    words = [f"ip link add {item.name} {_state(item)} type {_kind(item.spec)}"]
+    if isinstance(item.spec, Vxlan):
+        words.append(f"id {item.spec.vni} dstport {item.spec.port}")
+    words += filter(None, [_changeable(item.spec)])
+    if isinstance(item.spec, Vxlan) and item.spec.gbp:
+        words.append("gbp")
+    return " ".join(words)
+
+
+def _kind(spec: Spec) -> str:
+    return type(spec).__name__.lower()
 
 
 def _state(item: Link) -> str:
@@ -77,7 +105,12 @@ def _state(item: Link) -> str:
     return f"{'up' if item.up else 'down'} mtu {item.mtu}{mac}"
 
 
-def _changeable(item: Link) -> str:
-    spec = item.spec
-    local = "" if spec.local is None else f"local {spec.local} "
-    return f"dev {spec.underlay} {local}{'learning' if spec.learning else 'nolearning'}"
+def _changeable(spec: Spec) -> str:
+    """The settings that can change while packets flow."""
+    words = []
+    if isinstance(spec, Vxlan | Ipip):
+        words += [f"dev {spec.underlay}"] if spec.underlay else []
+        words += [] if spec.local is None else [f"local {spec.local}"]
+    if isinstance(spec, Vxlan):
+        words.append("learning" if spec.learning else "nolearning")
+    return " ".join(words)

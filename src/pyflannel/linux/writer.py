@@ -22,7 +22,7 @@ from pyflannel.linux.errors import KernelError
 from pyflannel.linux.netlink import Ack, Conversation, Request
 from pyflannel.linux.netns import Netns
 from pyflannel.linux.reader import Reader
-from pyflannel.state import Address, FdbEntry, Item, Link, Misfit, Neighbour, Route, Sysctl
+from pyflannel.state import Address, FdbEntry, Ipip, Item, Link, Misfit, Neighbour, Route, Sysctl, Vxlan
 
 DONE: Final = Ack(0)
 GONE: Final = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL))
@@ -81,9 +81,10 @@ class Writer:
             self._devices.forget(device(op.item))
 
     def _put_link(self, item: Link, old: Item | None) -> Ack:
-        below = self._devices.index(item.spec.underlay)
+        under = item.spec.underlay if isinstance(item.spec, Vxlan | Ipip) else ""
+        below = self._devices.index(under) if under else 0
         if below is None:
-            return Ack(errno.ENODEV, f"there is no device {item.spec.underlay} to carry its packets")
+            return Ack(errno.ENODEV, f"there is no device {under} to carry its packets")
         if isinstance(old, Link) and not must_rebuild(item, old):
             return self._change_link(item, old, below)
         if old is not None and (ack := self._delete(_present_name(old))).code:

@@ -23,6 +23,7 @@ from tests.support.builders import (
     view,
     vxlan_lease,
 )
+from tests.support.kernel_items import vxlan_of
 
 DUAL = config(ipv6_network="fd00:2::/48")
 DUAL_VIEW = view(DUAL, own=subnet("10.2.71.0/24", "fd00:2:0:71::/64"), under=underlay(ipv6="fd00:41::131"))
@@ -55,9 +56,9 @@ def test_we_ourselves_are_a_device_with_the_subnets_own_address() -> None:
 def test_a_dual_stack_network_has_a_device_for_each_family() -> None:
     items = backend(DUAL).self_items(DUAL_VIEW)
     links = {item.name: item for item in items if isinstance(item, Link)}
-    assert links["flannel.1"].spec.local == IPv4Address("172.16.41.131")
+    assert vxlan_of(links["flannel.1"]).local == IPv4Address("172.16.41.131")
     assert links["flannel.1"].mtu == 1450
-    assert links["flannel-v6.1"].spec.local == IPv6Address("fd00:41::131")
+    assert vxlan_of(links["flannel-v6.1"]).local == IPv6Address("fd00:41::131")
     assert links["flannel-v6.1"].mtu == 1430
     assert links["flannel-v6.1"].mac == OWN_MAC_V6
     assert Address("flannel-v6.1", ip_interface("fd00:2:0:71::/128")) in items
@@ -223,7 +224,7 @@ def test_the_options_shape_the_device() -> None:
 def test_port_nought_is_the_kernels_default() -> None:
     link = options('"Port":0').self_items(view())[0]
     assert isinstance(link, Link)
-    assert link.spec.port == 8472
+    assert vxlan_of(link).port == 8472
 
 
 def test_containers_get_the_mtu_that_suits_both_families() -> None:
@@ -265,5 +266,6 @@ def test_the_scope_is_our_devices_and_our_networks() -> None:
     assert scope.sysctls == {("flannel.1", "ipv6", "accept_ra"), ("flannel-v6.1", "ipv6", "accept_ra")}
     addresses = {item.dev: item.address for item in backend(DUAL).self_items(DUAL_VIEW) if isinstance(item, Address)}
     assert set(scope.identities) == {
-        Identity(dev, 1, DUAL_VIEW.macs[dev], 8472, addresses[dev]) for dev in ("flannel.1", "flannel-v6.1")
+        Identity(dev, Vxlan(1, "ens33", None, 8472), DUAL_VIEW.macs[dev], addresses[dev])
+        for dev in ("flannel.1", "flannel-v6.1")
     }

@@ -6,23 +6,11 @@ from ipaddress import ip_address
 import pytest
 
 from pyflannel.linux import links
-from pyflannel.linux.links import Device
-from pyflannel.linux.netlink import INTEGER, NLM_F_CREATE, NLM_F_EXCL, attribute, attributes
+from pyflannel.linux.netlink import INTEGER, NLM_F_CREATE, NLM_F_EXCL, attribute
 from pyflannel.state import Link, Mac
-from tests.support.kernel_items import LINK, LINK6, SPEC
+from tests.support.kernel_devices import made, settings
+from tests.support.kernel_items import LINK, LINK6, SPEC, vxlan_of
 from tests.support.netlink_oracle import understood
-
-
-def device(item: Link, *extra: bytes) -> Device:
-    """The device the kernel would make of ``item``, with other vxlan settings added."""
-    made = links.read(links.create(item, 2).body)
-    return replace(made, settings={**made.settings, **attributes(b"".join(extra))})
-
-
-def settings(item: Link) -> dict[str, object]:
-    """The vxlan settings of a creation, as pyroute2 reads them."""
-    data: dict[str, object] = understood(links.create(item, 2))["IFLA_LINKINFO"]["IFLA_INFO_DATA"]
-    return data
 
 
 def test_a_device_is_made_complete_in_one_step() -> None:
@@ -41,25 +29,6 @@ def test_a_device_is_made_complete_in_one_step() -> None:
     }
 
 
-def test_the_outer_family_follows_the_local_address() -> None:
-    assert settings(LINK6)["IFLA_VXLAN_LOCAL6"] == "2001:db8::1"
-    assert not settings(replace(LINK, spec=replace(SPEC, local=None))).keys() & {
-        "IFLA_VXLAN_LOCAL",
-        "IFLA_VXLAN_LOCAL6",
-    }
-
-
-def test_the_gbp_flag_is_there_only_where_wanted() -> None:
-    assert "IFLA_VXLAN_GBP" in settings(replace(LINK, spec=replace(SPEC, gbp=True)))
-    assert "IFLA_VXLAN_GBP" not in settings(LINK)
-
-
-def test_learning_and_being_down_are_said() -> None:
-    assert settings(replace(LINK, spec=replace(SPEC, learning=True)))["IFLA_VXLAN_LEARNING"] == 1
-    said = understood(links.create(replace(LINK, up=False), 2))
-    assert (said["flags"], said["change"]) == (0, links.IFF_UP)
-
-
 def test_without_a_wanted_mac_the_kernel_chooses() -> None:
     assert "IFLA_ADDRESS" not in understood(links.create(replace(LINK, mac=None), 2))
 
@@ -74,10 +43,10 @@ def test_without_a_wanted_mac_the_kernel_chooses() -> None:
     ],
 )
 def test_a_device_reads_as_it_was_made(item: Link) -> None:
-    made = device(item)
-    assert links.misfit(made) is None
-    assert links.underlay(made) == 2
-    assert links.as_item(made, item.spec.underlay) == item
+    device = made(item)
+    assert links.misfit(device) is None
+    assert links.underlay(device) == 2
+    assert links.as_item(device, vxlan_of(item).underlay) == item
 
 
 def test_a_change_names_only_what_differs() -> None:
@@ -124,36 +93,12 @@ def test_a_device_of_another_type_is_a_misfit() -> None:
         + attribute(links.IFLA_MTU, INTEGER.pack(1500))
     )
     assert (hardware.index, hardware.name, hardware.mtu, hardware.up) == (2, "eth0", 1500, True)
-    assert links.misfit(hardware) == "it is of type hardware, not vxlan"
-    assert links.misfit(replace(hardware, kind="bridge")) == "it is of type bridge, not vxlan"
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "word"),
-    [
-        (links.IFLA_VXLAN_GROUP, bytes((239, 1, 1, 1)), "group"),
-        (links.IFLA_VXLAN_GROUP6, bytes(16), "group"),
-        (links.IFLA_VXLAN_L2MISS, b"\1", "l2miss"),
-        (links.IFLA_VXLAN_PROXY, b"\1", "proxy"),
-        (links.IFLA_VXLAN_RSC, b"\1", "rsc"),
-        (links.IFLA_VXLAN_COLLECT_METADATA, b"\1", "external"),
-        (links.IFLA_VXLAN_GPE, b"", "gpe"),
-        (links.IFLA_VXLAN_VNIFILTER, b"\1", "vnifilter"),
-    ],
-)
-def test_a_vxlan_device_for_another_use_is_a_misfit(setting: int, value: bytes, word: str) -> None:
-    why = links.misfit(device(LINK, attribute(setting, value)))
-    assert why is not None
-    assert word in why
-
-
-@pytest.mark.parametrize("switch", sorted(links._SWITCHES))
-def test_a_use_that_is_switched_off_does_not_count(switch: int) -> None:
-    assert links.misfit(device(LINK, attribute(switch, b"\0"))) is None
+    assert links.misfit(hardware) == "it is of type hardware, not tun or vxlan or wireguard"
+    assert links.misfit(replace(hardware, kind="bridge")) == "it is of type bridge, not tun or vxlan or wireguard"
 
 
 def test_an_underlay_in_another_namespace_has_no_name_here() -> None:
-    assert links.underlay(replace(device(LINK), underlay_elsewhere=True)) == 0
+    assert links.underlay(replace(made(LINK), underlay_elsewhere=True)) == 0
 
 
 def test_a_device_without_an_ethernet_address_has_no_mac() -> None:
@@ -173,7 +118,3 @@ def test_a_device_is_set_down_and_nothing_else() -> None:
 
 def test_devices_of_one_type_are_asked_for() -> None:
     assert understood(links.query_kind("vxlan"))["IFLA_LINKINFO"] == {"IFLA_INFO_KIND": "vxlan"}
-
-
-def test_where_a_vxlan_device_listens_is_read() -> None:
-    assert links.vxlan_ends(device(LINK)) == (LINK.spec.vni, LINK.spec.port)
