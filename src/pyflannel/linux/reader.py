@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from pyflannel.linux import addresses, links, neighbours, routes, sysctls
+from pyflannel.linux import addresses, links, neighbours, routes, sysctls, vxlan
 from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
@@ -84,6 +84,17 @@ class Reader:
         below = links.underlay(device)
         found = self._devices.look(below) if below else None
         return links.as_item(device, "" if found is None else found.name)
+
+    def rival(self, item: Link) -> str:
+        """The device of another name that has what only one can have, VNI and port; empty if there is none."""
+        if isinstance(item.spec, Vxlan):
+            for body in self._conversation.dump("listing vxlan devices", links.query_kind("vxlan")):
+                device = links.read(body)
+                if device.kind == "vxlan" and device.name != item.name:
+                    found = vxlan.read(device.settings, "")
+                    if (found.vni, found.port) == (item.spec.vni, item.spec.port):
+                        return device.name
+        return ""
 
     def _misnamed(self, name: str, scope: Scope) -> links.Device | None:
         identities = [identity for identity in scope.identities if identity.dev == name]

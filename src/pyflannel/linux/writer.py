@@ -90,7 +90,13 @@ class Writer:
         if old is not None and (ack := self._delete(_present_name(old))).code:
             return ack
         ack = self._do(links.create(item, below))
-        return DONE if ack.code == errno.EEXIST and self._has_link(item) else ack
+        if ack.code != errno.EEXIST:
+            return ack
+        if self._has_link(item):
+            return DONE
+        rival = self._reader.rival(item)
+        hint = f": it is {rival} (if nobody needs it: ip link del {rival})" if rival else ""
+        return Ack(ack.code, ack.text.rstrip(".") + hint)
 
     def _change_link(self, item: Link, old: Link, below: int) -> Ack:
         index = self._devices.index(_present_name(old))

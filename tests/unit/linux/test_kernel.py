@@ -178,7 +178,7 @@ def test_an_error_names_the_command_and_gives_the_kernels_words(kernel: LinuxKer
     ((_, error),) = kernel.apply([Put(replace(LINK, name="flannel.9", mac=None))]).failed
     assert isinstance(error, AlreadyThere)
     assert str(error).startswith("ip link add flannel.9 up mtu 1450 type vxlan id 1 dstport 8472 dev eth0")
-    assert "A VXLAN device with the specified VNI already exists" in str(error)
+    assert "A VXLAN device with the specified VNI already exists: it is flannel.1 (if nobody needs it: " in str(error)
 
 
 def test_thousands_of_foreign_routes_and_their_likes_stay_out_of_sight(space: Namespace, kernel: LinuxKernel) -> None:
