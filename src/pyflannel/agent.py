@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
+from pyflannel.backends import direct
 from pyflannel.diff import Cut, Put
-from pyflannel.footing import Configured, Footing, StartFailed, facts, understand, wish
+from pyflannel.footing import Configured, Footing, StartFailed, facts, surroundings, understand, wish
 from pyflannel.guard import Guard, Policy
 from pyflannel.host import Underlay
 from pyflannel.identity import remember
@@ -25,9 +26,9 @@ from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.kernel import KernelError, LinuxKernel
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
-from pyflannel.network import LINGER, Network, Replan
+from pyflannel.network import LINGER, Network, Replan, Way
 from pyflannel.outputs import SubnetEnv
-from pyflannel.publisher import Publisher
+from pyflannel.publisher import Publisher, subnet_env
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
 from pyflannel.sighting import Changed, Lost, Sighting, contradicts
@@ -49,6 +50,10 @@ HOST_EVERY: Final = 30.0
 """Seconds between looks at the external interface when nothing is heard of it."""
 HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
+
+FORMER_STAYS: Final = 5
+"""Seconds for which devices of the former way stay after the last peer has said that it takes the present one: it says
+so a little before it sends its first packet that way."""
 
 
 class StartAgain(Exception):
@@ -90,10 +95,15 @@ class Agent:
         self._lost = False
         """Our lease is not ours any more, so nobody may go by it."""
 
+    @property
+    def way(self) -> Way:
+        """How we reach our peers."""
+        return Way(self._network.backend, self._network.view)
+
     async def run(self) -> NoReturn:
         """Bring the network up, say so, and keep it, until ``StartAgain`` or ``LeaseLost``; then all is closed."""
         try:
-            self._reconciler.want(self._network.self_items(), self._network.backend.scope(self._network.view))
+            self._reconciler.want(self._network.self_items(), self._network.scope())
             self._watch()
             made = await self._program_ourselves()
             await self._raise_firewall(made)
@@ -113,6 +123,7 @@ class Agent:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._see_off(), name="departures")
+            tasks.create_task(self._leave_former(), name="former way")
             tasks.create_task(self._listen(), name="kernel")
             tasks.create_task(self._reconciler.run(), name="reconcile")
             tasks.create_task(self._reconciler.patrol(), name="patrol")
@@ -120,7 +131,7 @@ class Agent:
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
             tasks.create_task(self._cache.run(), name="cache")
-        raise AssertionError("no task of an agent ends by itself")
+        raise AssertionError("most tasks of an agent never end by themselves")
 
     async def _program_ourselves(self) -> list[Item]:
         """Our own device, whole or not at all; returns what was not there before."""
@@ -268,20 +279,34 @@ class Agent:
     async def _take_over(self) -> None:
         """With everything known: what else of ours stands in the kernel was left by an earlier run, and goes."""
         network = self._network
-        scope = network.backend.scope(network.view)
+        scope = network.scope()
         self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._footing.former))
         self._reconciler.complete = True
         with suppress(KernelError):
             # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
             self._hear(self._events.heard())
         if await self._reconciler.catch_up() and self._footing.former:
-            remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.view.macs)
+            remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.macs())
             # Their routes stood in the way of ours, which can be tried again at once.
             self._want_everything()
             self._reconciler.mark_dirty()
 
+    async def _leave_former(self) -> None:
+        """Once nobody takes the former way any more, what it needed goes."""
+        waits = 0
+        while self._network.former is not None and waits < FORMER_STAYS:
+            await asyncio.sleep(1)
+            waits = waits + 1 if self._network.outgrown and self._reconciler.complete else 0
+        if self._network.former is None:
+            return
+        log.info("All peers have gone over to the present configuration")
+        left = self._network.macs().keys() - self._network.view.macs.keys()
+        self._network.forget_former()
+        self._footing = replace(self._footing, former=self._footing.former | left)
+        await self._take_over()
+
     def _want_everything(self) -> None:
-        self._reconciler.want(self._network.items(), self._network.backend.scope(self._network.view))
+        self._reconciler.want(self._network.items(), self._network.scope())
 
     def _announce(self, replan: Replan) -> None:
         for what, leases in (("added", replan.added), ("removed", replan.removed)):
@@ -297,7 +322,9 @@ class Agent:
 
     def _watch(self) -> None:
         """Hear of what happens to our devices and the one below them, before looking at them."""
-        self._events.watch(self._reconciler.scope, [self._network.view.underlay.name])
+        view = self._network.view
+        below = [view.underlay.name]
+        self._events.watch(self._reconciler.scope, below, below if direct.wanted(view.config) else ())
 
     async def _listen(self) -> None:
         """What happens in the kernel asks for an audit if it is not what we want; our own doings are what we want."""
@@ -340,17 +367,20 @@ class Agent:
                 self._complaint.log(log, logging.ERROR, "underlay", text)
             elif self._complaint.settle("underlay"):
                 log.info("The external interface %s can be used again", moved.name)
-            if moved is not None and moved != now:
+            if moved is not None and (moved := surroundings(moved, self._network.view.config)) != now:
                 self._move(moved)
 
     def _move(self, underlay: Underlay) -> None:
         """Go on over another interface or address: our device follows, and the peers by way of our lease."""
         network, was = self._network, self._network.view.underlay
-        log.warning(
-            "External interface was %s, address %s, MTU %d; is %s, address %s, MTU %d",
-            *(was.name, was.ipv4 or was.ipv6, was.mtu),
-            *(underlay.name, underlay.ipv4 or underlay.ipv6, underlay.mtu),
-        )
+        if replace(underlay, on_link=was.on_link) == was:
+            log.info("Other hosts than before are on the link of %s", underlay.name)
+        else:
+            log.warning(
+                "External interface was %s, address %s, MTU %d; is %s, address %s, MTU %d",
+                *(was.name, was.ipv4 or was.ipv6, was.mtu),
+                *(underlay.name, underlay.ipv4 or underlay.ipv6, underlay.mtu),
+            )
         try:
             network.backend.mtu(underlay)
         except ConfigError as exc:
@@ -363,19 +393,6 @@ class Agent:
         self._reconciler.mark_dirty()
         self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
-
-
-def subnet_env(settings: Settings, network: Network) -> SubnetEnv:
-    """What those who start containers are told of the network."""
-    config, own = network.view.config, network.view.own
-    return SubnetEnv(
-        ipv4_network=config.ipv4.network if config.ipv4 is not None else None,
-        ipv4_subnet=own.ipv4,
-        ipv6_network=config.ipv6.network if config.ipv6 is not None else None,
-        ipv6_subnet=own.ipv6,
-        mtu=network.backend.mtu(network.view.underlay),
-        ip_masq=settings.ip_masq,
-    )
 
 
 def policy(settings: Settings) -> Policy:

@@ -30,6 +30,7 @@ from pyflannel.keeper import LeaseLost
 from pyflannel.lease.network import ConfigError
 from pyflannel.linux.kernel import KernelError
 from pyflannel.linux.rights import may_administer_network
+from pyflannel.network import Way
 from pyflannel.settings import Settings
 from pyflannel.store.api import ConfigRecord, Store, Unavailable
 from pyflannel.store.candidates import Candidates, candidates
@@ -114,6 +115,8 @@ class Reign:
         self._store, self._configured = found
         self._proven: Configured | None = None
         """A configuration this host has worked with."""
+        self._way: Way | None = None
+        """How the last agent reached its peers."""
         self._refused: str | None = None
         """The text of one it has not, should the store hold it still."""
 
@@ -141,7 +144,7 @@ class Reign:
         """A footing with a lease, in whatever network is configured once one can be had."""
         while True:
             try:
-                return await find(self._settings, self._stores, self._store, self._configured)
+                return await find(self._settings, self._stores, self._store, self._configured, self._way)
             except ConfigChanged as exc:
                 log.warning("%s", exc)
                 found = await find_network(self._stores)
@@ -151,10 +154,12 @@ class Reign:
     async def _run_once(self, footing: Footing) -> StartAgain | LeaseLost:
         """Run an agent until it must begin anew; returns why."""
         endings: list[StartAgain | LeaseLost] = []
+        agent = Agent(self._settings, footing, self._refused)
         try:
-            await Agent(self._settings, footing, self._refused).run()
+            await agent.run()
         except* (StartAgain, LeaseLost) as group:
             endings += [error for error in _leaves(group) if isinstance(error, StartAgain | LeaseLost)]
+        self._way = agent.way
         if self._stopping.is_set():
             # A TaskGroup that ends with an error forgets that it was cancelled at that moment (before Python 3.13).
             raise asyncio.CancelledError

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyflannel import backends
+from pyflannel.backends import direct
 from pyflannel.backends.api import Backend, View
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import Devices, find_devices, remember
@@ -23,11 +24,12 @@ from pyflannel.keeper import Keeper
 from pyflannel.lease.alloc import fits, own_lease
 from pyflannel.lease.model import LEASE_TTL, Lease, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
-from pyflannel.linux.facts import gather
+from pyflannel.linux import ethtool
+from pyflannel.linux.facts import gather, on_link
 from pyflannel.linux.kernel import LinuxKernel
-from pyflannel.network import Network
+from pyflannel.network import Network, Way
 from pyflannel.outputs import read_subnet_env
-from pyflannel.settings import Settings
+from pyflannel.settings import Offload, Settings
 from pyflannel.state import Misfit, State
 from pyflannel.store import cache
 from pyflannel.store.api import Store
@@ -78,8 +80,10 @@ class Footing:
     """The store was not asked: it may know better."""
 
 
-async def find(settings: Settings, stores: Candidates, store: Store, configured: Configured) -> Footing:
-    """Choose interface and MAC addresses, and acquire a lease with them."""
+async def find(
+    settings: Settings, stores: Candidates, store: Store, configured: Configured, former: Way | None = None
+) -> Footing:
+    """Choose interface and MAC addresses, and acquire a lease with them; ``former`` is the way we took until now."""
     config, backend = configured.config, configured.backend
     underlay, devices = _survey(settings, configured)
     listed = await patiently("list the leases", store.leases)
@@ -94,9 +98,13 @@ async def find(settings: Settings, stores: Candidates, store: Store, configured:
     remember(Path(settings.state_dir), settings.etcd_prefix, {**devices.remembered, **macs})
     attrs, rng = backend.attrs(underlay, macs), random.Random()
     tenant = Tenant(config, attrs, previous_subnet(Path(settings.subnet_file)), _margin(settings), written)
-    lease = await acquire(store, tenant, rng, listed)
-    log.info("Lease acquired: %s", lease.subnet)
-    network = Network(backend, View(config, underlay, lease.subnet, macs))
+    if own is not None and former is not None and own.subnet == former.view.own:
+        # Peers are told of the new way once it is there: the agent looks after the record when it has listed it.
+        lease = own
+    else:
+        lease = await acquire(store, tenant, rng, listed)
+        log.info("Lease acquired: %s", lease.subnet)
+    network = Network(backend, View(config, underlay, lease.subnet, macs, checksum_offload(settings)), former)
     # The list is older than our record, and must not make that look like somebody's who took it from us.
     others = tuple(other for other in listed.leases if other.subnet != lease.subnet)
     return Footing(
@@ -106,7 +114,7 @@ async def find(settings: Settings, stores: Candidates, store: Store, configured:
         network=network,
         keeper=Keeper(store, tenant, lease, rng),
         listed=replace(listed, leases=(*others, lease)),
-        former=devices.former,
+        former=devices.former - network.macs().keys(),
     )
 
 
@@ -136,7 +144,7 @@ def recall(settings: Settings, stores: Candidates) -> Footing | None:
         configured=configured,
         store=store,
         kind=known.store,
-        network=Network(backend, View(configured.config, underlay, own.subnet, macs)),
+        network=Network(backend, View(configured.config, underlay, own.subnet, macs, checksum_offload(settings))),
         keeper=Keeper(store, tenant, own, rng),
         listed=known.snapshot,
         from_memory=True,
@@ -183,6 +191,7 @@ def _survey(settings: Settings, configured: Configured) -> tuple[Underlay, Devic
 def first_underlay(settings: Settings, configured: Configured) -> Underlay:
     """The interface to start with, and the log lines about it; ``NoInterface`` or ``StartFailed`` if none fits."""
     underlay = choose(facts(settings), wish(settings, configured.config))
+    underlay = surroundings(underlay, configured.config)
     for line in lines(underlay):
         log.info("%s", line)
     log.info("Interface %s was chosen because: %s", underlay.name, underlay.why)
@@ -210,6 +219,11 @@ def previous_subnet(path: Path) -> Subnet | None:
         return None
 
 
+def surroundings(underlay: Underlay, config: NetworkConfig) -> Underlay:
+    """The same with the hosts around it, where that matters to the network; ``KernelError`` if it cannot be told."""
+    return replace(underlay, on_link=on_link(underlay.index)) if direct.wanted(config) else underlay
+
+
 def facts(settings: Settings) -> Facts:
     """What an interface is chosen from."""
     return gather([settings.iface_can_reach] if settings.iface_can_reach is not None else [])
@@ -226,6 +240,15 @@ def wish(settings: Settings, config: NetworkConfig) -> Wish:
         ipv4=config.ipv4 is not None,
         ipv6=config.ipv6 is not None,
     )
+
+
+def checksum_offload(settings: Settings) -> bool | None:
+    """Whether tunnel devices may leave checksums for later, as ``-vxlan-checksum-offload`` says; None: as they do."""
+    match settings.vxlan_checksum_offload:
+        case Offload.AUTO:
+            return False if ethtool.is_harmful(os.uname().release) else None
+        case given:
+            return given is Offload.ON
 
 
 def _margin(settings: Settings) -> float:

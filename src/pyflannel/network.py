@@ -8,22 +8,27 @@ Rules of this file
      are filed and nothing else: the peers, and where their packets go, are the same.
      And a lease that vanished counts for ``LINGER`` seconds more, behind everybody else: most often its owner is well,
      the record was deleted by mistake or with all data of the store, and is written again before that time is over.
+     And while a cluster goes over from one backend to another, host by host, those that have and those that have not
+     go on reaching each other where they can: a host that has keeps its former way to those that have not, and those
+     keep what they had for it, as Go flannel does, which heeds no record of another type.
   3. A record that is wrong costs its owner the connection, and nobody else anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Final
 
-from pyflannel.backends.api import Backend, Refused, View
+from pyflannel.backends.api import AnotherWay, Backend, Refused, View
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Contest, Outcome
+from pyflannel.lease.contest import Claim, Contest, Outcome
 from pyflannel.lease.model import Changes, Lease, Snapshot, Subnet
 from pyflannel.lease.refusal import refusal
 from pyflannel.lease.table import LeaseTable
-from pyflannel.state import Item
+from pyflannel.state import Item, Mac, Scope
 
 SPREAD_ABOVE: Final = 2000
 """From more leases on than this, metrics are spread: so many routes of one metric take 0.14 s to write, twice as many
@@ -50,14 +55,39 @@ class Replan:
     """Peers we no longer have items for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A backend, and how it sees the network."""
+
+    backend: Backend
+    view: View
+
+
 class Network:
     """Our view of a network, its backend, and every peer's lease."""
 
     def __init__(
-        self, backend: Backend, view: View, spread_above: int = SPREAD_ABOVE, spread_below: int = SPREAD_BELOW
+        self,
+        backend: Backend,
+        view: View,
+        former: Way | None = None,
+        spread_above: int = SPREAD_ABOVE,
+        spread_below: int = SPREAD_BELOW,
     ) -> None:
-        """A network of which no peer is known yet."""
+        """A network of which no peer is known yet.
+
+        ``former`` is the way its hosts took until now; of no use if it has devices in common with ``backend``.
+        """
         self.backend, self.view = backend, view
+        usable = (
+            former is not None and former.view.own == view.own and not {*former.backend.devices} & {*backend.devices}
+        )
+        self.former = former if usable else None
+        """Stays for as long as there is a peer that takes it; see ``forget_former``."""
+        self._behind: set[Subnet] = set()
+        """Peers that are reached the former way."""
+        self._as_before: dict[Subnet, Lease] = {}
+        """Of peers that have gone over to another backend before us: what they said before."""
         self._spread_above, self._spread_below = spread_above, spread_below
         self.table = LeaseTable()
         self._contest = Contest(own=view.own)
@@ -74,7 +104,24 @@ class Network:
 
     def self_items(self) -> tuple[Item, ...]:
         """What the kernel should hold for ourselves."""
-        return self.backend.self_items(self.view)
+        return tuple(item for way in self._ways() for item in way.backend.self_items(way.view))
+
+    def scope(self) -> Scope:
+        """Which objects of the kernel are this network's."""
+        return reduce(Scope.union, (way.backend.scope(way.view) for way in self._ways()))
+
+    def macs(self) -> dict[str, Mac]:
+        """By which address peers know each of our devices."""
+        return {dev: mac for way in self._ways() for dev, mac in way.view.macs.items()}
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether there is a former way that no peer takes any more."""
+        return self.former is not None and not self._behind
+
+    def forget_former(self) -> None:
+        """From now on there is one way only."""
+        self.former = None
 
     def items(self) -> Iterator[Item]:
         """Everything the kernel should hold for this network."""
@@ -94,6 +141,8 @@ class Network:
         That may be every peer's route, the moment their number asks for metrics to be spread, or no longer.
         """
         delta = self.table.apply_snapshot(news) if isinstance(news, Snapshot) else self.table.apply(news)
+        for lease in delta.put:
+            self._note_before(lease, delta.was.get(lease.subnet))
         # Best rank last to go and first to come, so that each is decided about once: of a thousand records with one
         # MAC that go all at once, each would else be let in for a moment.
         outcomes = [self._linger(lease, now) for lease in sorted(delta.gone, key=_age, reverse=True)]
@@ -113,13 +162,38 @@ class Network:
         spread = count >= self._spread_below if self.view.spread else count > self._spread_above
         if spread == self.view.spread:
             return self._replan(outcomes)
-        self.view = replace(self.view, spread=spread)
+        self._look(spread=spread)
         return self._replan(outcomes, self._contest.winners())
 
     def move(self, underlay: Underlay) -> Replan:
         """Go on over another interface or address.  Records are judged by it: none may speak of our own address."""
-        self.view = replace(self.view, underlay=underlay)
+        self._look(underlay=underlay)
         return self._replan((), self._contest.winners())
+
+    def _look(self, **changes: Underlay | bool) -> None:
+        self.view = replace(self.view, **changes)
+        if self.former is not None:
+            self.former = Way(self.former.backend, replace(self.former.view, **changes))
+
+    def _ways(self) -> tuple[Way, ...]:
+        present = Way(self.backend, self.view)
+        return (present,) if self.former is None else (present, self.former)
+
+    def _note_before(self, lease: Lease, was: Lease | None) -> None:
+        """Remember what the same host said before it took up a way that is not ours."""
+        before = self._as_before.pop(lease.subnet, was)
+        if (
+            before is None
+            or before.attrs.backend_type != self.backend.type
+            or lease.attrs.backend_type == self.backend.type
+        ):
+            return
+        if (before.attrs.public_ip, before.attrs.public_ipv6) == (lease.attrs.public_ip, lease.attrs.public_ipv6):
+            self._as_before[lease.subnet] = before
+
+    def _claims(self, lease: Lease) -> frozenset[Claim]:
+        said = (lease, self._as_before.get(lease.subnet, lease))
+        return frozenset(claim for way in self._ways() for each in said for claim in way.backend.claims(each))
 
     def _put(self, lease: Lease) -> Outcome:
         self._refused.pop(lease.subnet, None)
@@ -127,14 +201,14 @@ class Network:
         if (reason := refusal(lease, self.view.config)) is not None:
             self._refused[lease.subnet] = reason
             return self._contest.remove(lease.subnet)
-        return self._contest.put(lease, self.backend.claims(lease))
+        return self._contest.put(lease, self._claims(lease))
 
     def _linger(self, lease: Lease, now: float | None) -> Outcome:
         """Let a lease that is gone count for a while, if it does."""
         if now is None or lease.subnet not in self._items:
             return self._remove(lease.subnet)
         self._lingering[lease.subnet] = now + LINGER
-        return self._contest.put(replace(lease, created=_LAST_OF_ALL), self.backend.claims(lease))
+        return self._contest.put(replace(lease, created=_LAST_OF_ALL), self._claims(lease))
 
     def _beaten(self, outcome: Outcome) -> list[Subnet]:
         """Those that linger and count no longer."""
@@ -143,6 +217,7 @@ class Network:
     def _remove(self, subnet: Subnet) -> Outcome:
         self._refused.pop(subnet, None)
         self._lingering.pop(subnet, None)
+        self._as_before.pop(subnet, None)
         return self._contest.remove(subnet)
 
     def _replan(self, outcomes: Iterable[Outcome], refiled: Iterable[Lease] = ()) -> Replan:
@@ -158,6 +233,7 @@ class Network:
                 subnet = loss.lease.subnet
                 self._useless.pop(subnet, None)
                 held = self._items.pop(subnet, ())
+                self._behind.discard(subnet)
                 if before.setdefault(subnet, held):
                     removed[subnet] = loss.lease
                 added.pop(subnet, None)
@@ -189,13 +265,33 @@ class Network:
 
     def _plan(self, lease: Lease) -> bool:
         """Note what the kernel should hold for a peer that counts; False if the backend can make nothing of it."""
-        self._useless.pop(lease.subnet, None)
+        subnet = lease.subnet
+        self._useless.pop(subnet, None)
+        self._behind.discard(subnet)
         try:
-            self._items[lease.subnet] = self.backend.peer_items(self.view, lease)
+            self._items[subnet] = self.backend.peer_items(self.view, lease)
+        except AnotherWay as exc:
+            planned = self._plan_otherwise(lease)
+            self._useless[subnet] = f"{exc}; it is reached as before" if planned else str(exc)
+            return planned
         except Refused as exc:
-            self._useless[lease.subnet] = str(exc)
+            self._useless[subnet] = str(exc)
             return False
         return True
+
+    def _plan_otherwise(self, lease: Lease) -> bool:
+        """The same for a peer that has not gone over to our backend yet, or that has left it before us."""
+        subnet, before = lease.subnet, self._as_before.get(lease.subnet)
+        with suppress(Refused):
+            if self.former is not None:
+                self._items[subnet] = self.former.backend.peer_items(self.former.view, lease)
+                self._behind.add(subnet)
+                return True
+        with suppress(Refused):
+            if before is not None:
+                self._items[subnet] = self.backend.peer_items(self.view, before)
+                return True
+        return False
 
 
 def _age(lease: Lease) -> int:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from pyflannel import identity
-from pyflannel.agent import policy, subnet_env
+from pyflannel.agent import policy
+from pyflannel.backends import NotSupported
 from pyflannel.backends.api import View
 from pyflannel.daemon import FATAL, refuse_what_cannot_work
 from pyflannel.diff import Op, Put, diff
@@ -25,6 +26,7 @@ from pyflannel.firewall.iptables import Fault
 from pyflannel.footing import (
     Configured,
     StartFailed,
+    checksum_offload,
     first_underlay,
     previous_subnet,
     refuse_foreign_devices,
@@ -40,6 +42,7 @@ from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import Network
 from pyflannel.outputs import render_subnet_env
+from pyflannel.publisher import subnet_env
 from pyflannel.settings import Settings
 from pyflannel.state import Link, State, Sysctl
 from pyflannel.store.api import Store, Unavailable
@@ -56,6 +59,10 @@ A_NEW_ONE: Final = "a new one"
 
 class CannotTell(Exception):
     """What an agent would do here is not to be found out, or it could not start; the message says why."""
+
+
+class AnotherBackend(CannotTell):
+    """The network has a backend of flannel's which we do not support: whoever configured it has to take another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,8 @@ async def _ask(settings: Settings, stores: Candidates) -> tuple[Store, Configure
     try:
         return store, understand(record.where, record.text or "")
     except ConfigError as exc:
-        raise CannotTell(f"the network configuration at {record.where} cannot be used: {exc}") from exc
+        kind = AnotherBackend if isinstance(exc, NotSupported) else CannotTell
+        raise kind(f"the network configuration at {record.where} cannot be used: {exc}") from exc
 
 
 async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) -> Survey:
@@ -155,7 +163,7 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
         attrs = backend.attrs(underlay, macs)
         lease, counted = plan_lease(config, snapshot, attrs, previous_subnet(Path(settings.subnet_file)))
         known = {dev: mac for dev, mac in macs.items() if mac != NEW_MAC}
-        network = Network(backend, View(config, underlay, lease.subnet, known))
+        network = Network(backend, View(config, underlay, lease.subnet, known, checksum_offload(settings)))
         network.fold(counted)
         scope = backend.scope(network.view)
         have = kernel.observe(replace(scope, devices=scope.devices | devices.former))

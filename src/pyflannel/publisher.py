@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from pyflannel.linux.systemd import notify
+from pyflannel.network import Network
 from pyflannel.outputs import SubnetEnv, parse_env, render_subnet_env, write_atomic
+from pyflannel.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -73,3 +75,16 @@ class Publisher:
             return []
         names = [name for name in FOR_CONTAINERS if name in old and old[name] != new.get(name)]
         return [f"{name} was {old[name]} and is {new.get(name, 'no more')}" for name in names]
+
+
+def subnet_env(settings: Settings, network: Network) -> SubnetEnv:
+    """What those who start containers are told of the network."""
+    config, own = network.view.config, network.view.own
+    return SubnetEnv(
+        ipv4_network=config.ipv4.network if config.ipv4 is not None else None,
+        ipv4_subnet=own.ipv4,
+        ipv6_network=config.ipv6.network if config.ipv6 is not None else None,
+        ipv6_subnet=own.ipv6,
+        mtu=network.backend.mtu(network.view.underlay),
+        ip_masq=settings.ip_masq,
+    )

@@ -15,9 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, TypeAlias
+
+from pyflannel import __version__
+from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
@@ -156,6 +159,19 @@ class Sysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class ChecksumOffload:
+    """Whether the checksums of what a device sends are left for later: to hardware, mostly (``ethtool -K … tx``)."""
+
+    dev: str
+    on: bool
+
+    @property
+    def key(self) -> Key:
+        """One per device."""
+        return (ChecksumOffload, self.dev)
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """An address on a device."""
 
@@ -206,6 +222,8 @@ class Forwarder:
     port: int
     subnet: IPv4Network
     """Ours: it takes in nothing else, and answers from its first address."""
+    release: str = __version__
+    """Of pyflannel, whose code the process runs: after an upgrade another one takes its place."""
 
     @property
     def key(self) -> Key:
@@ -257,9 +275,74 @@ class Route:
         return (*slot, self.via, self.onlink, self.protocol) if self.stray else slot
 
 
-Item: TypeAlias = Link | Misfit | Sysctl | Address | Neighbour | FdbEntry | Forwarder | Forwarding | Route
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Lines for ``sh -c`` which an administrator wrote, to be run for each peer; empty where there is none."""
 
-ORDER: Final[tuple[type[Item], ...]] = (Link, Sysctl, Address, Neighbour, FdbEntry, Forwarder, Forwarding, Route)
+    add: str
+    remove: str = ""
+    check: str = field(default="", compare=False)
+    """Answers with status 0 if what ``add`` made is there.  Asking otherwise changes nothing of it."""
+    limit: float = field(default=60.0, compare=False)
+    """Seconds that one run may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A peer for which an administrator's command was run, and not yet the one that undoes it."""
+
+    commands: Commands
+    subnet: IPv4Network | None
+    subnet_v6: IPv6Network | None
+    host: IPv4Address | None
+    host_v6: IPv6Address | None
+    data: str = ""
+    """What the peer publishes for us to read on standard input.  Anybody may have written it."""
+    lapsed: bool = False
+    """Only ever observed: what the command made may not be there any more, or was never made.  It fits no plan, hence
+    ``diff`` puts it again."""
+
+    @property
+    def key(self) -> Key:
+        """One for each peer."""
+        return (Hook, self.subnet, self.subnet_v6)
+
+    @property
+    def dev(self) -> str:
+        """On no device that we know of."""
+        return ""
+
+
+Item: TypeAlias = (
+    Link
+    | Misfit
+    | Sysctl
+    | ChecksumOffload
+    | Address
+    | WireguardDevice
+    | WireguardPeer
+    | Neighbour
+    | FdbEntry
+    | Forwarder
+    | Forwarding
+    | Route
+    | Hook
+)
+
+ORDER: Final[tuple[type[Item], ...]] = (
+    Link,
+    Sysctl,
+    ChecksumOffload,
+    Address,
+    WireguardDevice,
+    WireguardPeer,
+    Neighbour,
+    FdbEntry,
+    Forwarder,
+    Forwarding,
+    Route,
+    Hook,
+)
 """Each kind may rely on those before it: build in this order, tear down in reverse."""
 
 
@@ -385,10 +468,19 @@ class Scope:
     """On those devices an IPv4 address inside one of these is ours; others are somebody's and stay (compat §5.0)."""
     sysctls: frozenset[tuple[str, str, str]] = frozenset()
     """Settings we keep: (device, family, name)."""
+    offloads: frozenset[str] = frozenset()
+    """Devices of which we keep ``ChecksumOffload``."""
     identities: tuple[Identity, ...] = ()
     """Where there is no device of that name, one with this identity is it, renamed by somebody."""
     borrowed: frozenset[str] = frozenset()
     """Devices of somebody else's that carry routes of ours: those of ``PROTO_FLANNEL``, and nothing else on them."""
+    hooks: bool = False
+    """What an administrator's commands made for peers is ours to take back by the commands for that."""
+
+    def union(self, other: Scope) -> Scope:
+        """What is ours by either."""
+        pairs = [(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)]
+        return Scope(*(tuple(dict.fromkeys(a + b)) if isinstance(a, tuple) else a | b for a, b in pairs))
 
     def owns(self, address: IPInterface) -> bool:
         """Whether an address on a device of ours is ours as well: of IPv6 all but what every device has by itself."""

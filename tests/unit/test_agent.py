@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from pyflannel.agent import policy, subnet_env
+from pyflannel.agent import policy
 from pyflannel.guard import Policy
-from pyflannel.network import Network
-from pyflannel.outputs import render_subnet_env
 from pyflannel.settings import Settings
-from tests.support.builders import backend, view
-
-
-def test_containers_are_told_of_the_network_in_full() -> None:
-    network = Network(backend(), view())
-    assert render_subnet_env(subnet_env(Settings(ip_masq=True), network)).splitlines() == [
-        *("FLANNEL_NETWORK=10.2.0.0/16", "FLANNEL_SUBNET=10.2.71.1/24", "FLANNEL_MTU=1450", "FLANNEL_IPMASQ=true")
-    ]
 
 
 def test_the_command_line_says_what_the_firewall_is_for() -> None:

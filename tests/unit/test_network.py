@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
-from pyflannel.network import LINGER, SPREAD_ABOVE, SPREAD_BELOW, Network, Replan
-from pyflannel.state import FdbEntry, Item, Mac, Route
-from tests.support.builders import OTHER_MAC, OWN_MAC, backend, subnet, underlay, view, vxlan_lease
+from pyflannel.network import LINGER, SPREAD_ABOVE, SPREAD_BELOW, Network, Replan, Way
+from pyflannel.state import FdbEntry, Item, Link, Mac, Route, Vxlan
+from tests.support.builders import OTHER_MAC, OWN_MAC, backend, config, subnet, underlay, view, vxlan_lease
 
 PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC, created=10)
 THIRD_MAC = Mac.parse("02:00:00:00:00:03")
@@ -292,3 +292,93 @@ def test_a_move_that_concerns_no_record_changes_none() -> None:
     assert (replan.added, replan.removed) == ((), ())
     assert replan.old == replan.new
     assert made.view.underlay.mtu == 1400
+
+
+HOST_GW = config('{"Type":"host-gw"}')
+GONE_OVER = replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw"))
+
+
+def gone_over(*leases: Lease) -> Network:
+    """A network of vxlan that has just become one of host-gw."""
+    made = Network(backend(HOST_GW), view(HOST_GW), Way(backend(), view()))
+    made.fold(Snapshot(100, leases))
+    return made
+
+
+def test_a_peer_that_has_not_gone_over_yet_is_reached_the_former_way_until_it_has() -> None:
+    made = gone_over(PEER, OWN)
+    assert set(made.items()) == {*backend().self_items(view()), *backend().peer_items(view(), PEER)}
+    assert made.scope().devices == {"flannel.1"}
+    assert not made.outgrown
+    assert made.ignored == {
+        PEER.subnet: "publishes backend type 'vxlan', and ours is 'host-gw'; it is reached as before"
+    }
+
+    replan = made.fold(Changes(101, (GONE_OVER,)))
+    assert replan.old == backend().peer_items(view(), PEER)
+    assert replan.new == backend(HOST_GW).peer_items(view(HOST_GW), GONE_OVER)
+    assert made.outgrown
+    assert made.ignored == {}
+    made.forget_former()
+    assert (set(made.items()), made.scope().devices) == (set(replan.new), frozenset())
+
+
+def test_a_peer_that_leaves_without_having_gone_over_needs_the_former_way_no_more() -> None:
+    made = gone_over(PEER)
+    made.fold(Changes(101, (Removed(PEER.subnet),)))
+    assert made.outgrown
+
+
+def test_a_network_that_never_was_another_has_outgrown_nothing() -> None:
+    assert not network(PEER).outgrown
+
+
+def test_both_ways_follow_the_external_interface() -> None:
+    made = gone_over(PEER)
+    made.move(replace(underlay(), name="ens34"))
+    assert {item.spec.underlay for item in made.items() if isinstance(item, Link) and isinstance(item.spec, Vxlan)} == {
+        "ens34"
+    }
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        Way(backend(), view(own=subnet("10.2.99.0/24"))),
+        Way(backend(config('{"Type":"vxlan","Port":4789}')), view()),
+    ],
+    ids=["for another subnet", "with the same device"],
+)
+def test_a_former_way_that_cannot_stand_beside_the_present_one_is_none(former: Way) -> None:
+    made = Network(backend(), view(), former)
+    made.fold(Snapshot(100, (PEER,)))
+    assert set(made.items()) == {*backend().self_items(view()), *backend().peer_items(view(), PEER)}
+
+
+def test_a_peer_that_goes_over_before_us_is_reached_as_before() -> None:
+    made, before = network(PEER), set(network(PEER).items())
+    replan = made.fold(Changes(101, (GONE_OVER,)))
+    assert set(replan.old) == set(replan.new)
+    assert set(made.items()) == before
+    assert made.ignored == {
+        PEER.subnet: "publishes backend type 'host-gw', and ours is 'vxlan'; it is reached as before"
+    }
+    made.fold(Snapshot(102, (GONE_OVER,)))
+    assert set(made.items()) == before
+    made.fold(Changes(103, (Removed(PEER.subnet),)))
+    assert wanted_routes(made) == set()
+
+
+def test_what_such_a_peer_said_before_stays_its_own() -> None:
+    made = network(PEER)
+    made.fold(Changes(101, (GONE_OVER,)))
+    thief = vxlan_lease("10.2.66.0/24", "172.16.41.166", OTHER_MAC, created=50)
+    made.fold(Changes(102, (thief,)))
+    assert wanted_routes(made) == {"10.2.41.0/24"}
+
+
+def test_what_another_host_says_in_its_place_counts_alone() -> None:
+    made = network(PEER)
+    made.fold(Changes(101, (replace(GONE_OVER, attrs=Attrs(IPv4Address("172.16.41.199"), None, "host-gw")),)))
+    assert wanted_routes(made) == set()
+    assert made.fold(Changes(102, (PEER,))).added == (PEER,)

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pyflannel.outputs import SubnetEnv
-from pyflannel.publisher import Publisher
+from pyflannel.network import Network
+from pyflannel.outputs import SubnetEnv, render_subnet_env
+from pyflannel.publisher import Publisher, subnet_env
+from pyflannel.settings import Settings
+from tests.support.builders import backend, view
 from tests.support.loops import run_jumping
 
 ENV = SubnetEnv(IPv4Network("10.2.0.0/16"), IPv4Network("10.2.71.0/24"), None, None, 1450, False)
@@ -101,3 +104,10 @@ def test_a_disk_that_refuses_is_tried_until_it_gives_in(tmp_path: Path, caplog: 
     run_jumping(scenario())
     assert (blocked / "subnet.env").exists()
     assert caplog.text.count("could not write the subnet file") == 1
+
+
+def test_containers_are_told_of_the_network_in_full() -> None:
+    network = Network(backend(), view())
+    assert render_subnet_env(subnet_env(Settings(ip_masq=True), network)).splitlines() == [
+        *("FLANNEL_NETWORK=10.2.0.0/16", "FLANNEL_SUBNET=10.2.71.1/24", "FLANNEL_MTU=1450", "FLANNEL_IPMASQ=true")
+    ]

@@ -23,13 +23,17 @@ class Refused(ValueError):
     """A peer's record which this backend cannot use; the message says what in it is wrong."""
 
 
+class AnotherWay(Refused):
+    """A peer's record which is fit for another backend, or for this one with other options."""
+
+
 def refuse_strangers(lease: Lease, kind: str, under: Underlay) -> None:
-    """``Refused`` for a peer of another backend, and for one that would have us send to ourselves.
+    """``AnotherWay`` for a peer of another backend, and ``Refused`` for one that would have us send to ourselves.
 
     Every backend whose leases bear its type, ``kind``, asks so before it looks any closer.
     """
     if lease.attrs.backend_type != kind:
-        raise Refused(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {kind!r}")
+        raise AnotherWay(f"publishes backend type {lease.attrs.backend_type or 'none'!r}, and ours is {kind!r}")
     flaw = self_reference(lease, (under.ipv4, under.public_ip, under.ipv6, under.public_ipv6))
     if flaw is not None:
         raise Refused(flaw)
@@ -44,6 +48,8 @@ class View:
     own: Subnet
     macs: Mapping[str, Mac] = field(default_factory=dict)
     """For each device in ``Backend.devices``: the address peers know it by."""
+    checksum_offload: bool | None = None
+    """Whether tunnel devices may leave checksums for later; None: as they do."""
     spread: bool = False
     """There are so many peers that IPv4 routes through one device must not all have one metric (see ``vxlan``)."""
 

@@ -9,10 +9,8 @@ The scheme, for each peer and each address family:
 All three are static, so the kernel never asks anybody anything and traffic goes on while no agent runs.  The two
 families have a device each, ``flannel.<VNI>`` over IPv4 and ``flannel-v6.<VNI>`` over IPv6.
 
-Where there are thousands of peers (``View.spread``) an IPv4 route gets a metric, a different one for nearly every peer.
-Linux files the nexthops of IPv4 routes by device, protocol and metric, but not by gateway (fib_info_hashfn, Linux
-6.18): without a metric all of ours are one pile, gone through whenever a route is added, and 10,000 routes take 2 s
-instead of 0.1 s.  With a single route to each destination its metric means nothing.  IPv6 keeps no such files.
+With ``DirectRouting`` a peer on the link of the external interface has a route through its host instead, and nothing
+else (``backends.direct``).
 """
 
 from __future__ import annotations
@@ -23,7 +21,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from pyflannel.backends.api import Refused, View, refuse_strangers
+from pyflannel.backends import direct
+from pyflannel.backends.api import AnotherWay, Refused, View, refuse_strangers
+from pyflannel.backends.metric import metric
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
 from pyflannel.lease.contest import Claim
@@ -32,6 +32,7 @@ from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import (
     Address,
+    ChecksumOffload,
     FdbEntry,
     Identity,
     IPAddress,
@@ -61,10 +62,6 @@ MIN_MTU_V4: Final = 68
 """RFC 791: what every IPv4 link must carry."""
 MIN_MTU_V6: Final = 1280
 """RFC 8200 §5: what every IPv6 link must carry; Linux takes IPv6 off a device below it."""
-METRICS: Final = 4096
-"""How many different ones are used where metrics are spread; more bring nothing up to 30,000 peers."""
-IPV6_METRIC: Final = 1024
-"""What the kernel gives an IPv6 route that asks for none (IP6_RT_PRIO_USER)."""
 
 _PLAIN_DATA: Final = re.compile(r'\{"VNI":(0|[1-9][0-9]{0,6}),"VtepMAC":"([0-9a-f:]{17})"\}')
 """What every flannel of today publishes.  Reading it as JSON comes to the same, and takes four times as long."""
@@ -96,6 +93,8 @@ class Vxlan:
     """The option ``MTU``: taken for the underlay's MTU when given."""
     ipv4: Family | None
     ipv6: Family | None
+    direct: bool = False
+    """The option ``DirectRouting``."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -129,6 +128,7 @@ class Vxlan:
             devices=frozenset(self.devices),
             networks=tuple(item.network for item in ranges if item is not None),
             sysctls=frozenset((dev, "ipv6", "accept_ra") for dev in self.devices),
+            offloads=frozenset(self.devices if view.checksum_offload is not None else ()),
             identities=tuple(
                 Identity(dev, VxlanSpec(self.vni, view.underlay.name, None, self.port), view.macs[dev], address)
                 for dev, address in self._addresses(view.own)
@@ -154,16 +154,19 @@ class Vxlan:
             yield self.ipv6.dev, IPv6Interface(own.ipv6.network_address)
 
     def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
-        """Neighbour, FDB entry and route for each family that both of us have."""
+        """Neighbour, FDB entry and route, or a route alone, for each family that both of us have."""
         refuse_strangers(lease, self.type, view.underlay)
         items: list[Item] = []
         for family, subnet, mac, host in self._ends(lease):
             if mac == view.macs.get(family.dev):
                 raise Refused(f"publishes {family.claim} {mac}, as {view.own}, which is ours")
+            if self.direct and host in view.underlay.on_link:
+                items.append(direct.route(view, subnet, host))
+                continue
             gateway = subnet.network_address
             items.append(Neighbour(family.dev, gateway, mac))
             items.append(FdbEntry(family.dev, mac, host))
-            items.append(Route(subnet, family.dev, via=gateway, onlink=True, metric=_metric(subnet, view.spread)))
+            items.append(Route(subnet, family.dev, via=gateway, onlink=True, metric=metric(subnet, view.spread)))
         if not items:
             raise Refused("has no address family in common with us")
         return tuple(items)
@@ -215,14 +218,16 @@ class Vxlan:
         if not mac.is_unicast:
             raise Refused(f"{key}.VtepMAC {mac} is not the address of one host")
         if vni != self.vni and vni != self.vni % _OLD_VNIS:
-            raise Refused(f"publishes VNI {vni}, and ours is {self.vni}: neither would hear the other")
+            raise AnotherWay(f"publishes VNI {vni}, and ours is {self.vni}: neither would hear the other")
         return mac
 
     def _device(self, view: View, family: Family, local: IPAddress | None) -> tuple[Item, ...]:
         spec = VxlanSpec(self.vni, view.underlay.name, local, self.port, self.learning, self.gbp)
         link = Link(family.dev, spec, self._device_mtu(view.underlay, family), view.macs.get(family.dev))
         # A router advertisement arriving through the tunnel would hand this host a default route of somebody's.
-        return (link, Sysctl(family.dev, "ipv6", "accept_ra", "0"))
+        items: tuple[Item, ...] = (link, Sysctl(family.dev, "ipv6", "accept_ra", "0"))
+        offload = view.checksum_offload
+        return items if offload is None else (*items, ChecksumOffload(family.dev, offload))
 
     def _device_mtu(self, underlay: Underlay, family: Family) -> int:
         base = underlay.mtu if self.base_mtu is None else self.base_mtu
@@ -246,12 +251,9 @@ def from_config(config: NetworkConfig) -> Vxlan:
     base_mtu = options.integer("MTU", 0, 0, 65535)
     learning = options.flag("Learning", False)
     gbp = options.flag("GBP", False)
-    warnings: list[str] = []
-    if options.flag("DirectRouting", False):
-        warnings.append("Backend.DirectRouting is not supported yet: on-link peers are reached through vxlan as well")
+    directly = options.flag(direct.OPTION, False)
     for key in _WINDOWS_KEYS:
         options.ignore(key)
-    warnings += options.complaints()
     return Vxlan(
         vni=vni,
         port=port or DEFAULT_PORT,
@@ -260,7 +262,8 @@ def from_config(config: NetworkConfig) -> Vxlan:
         base_mtu=base_mtu or None,
         ipv4=Family(_name("flannel", vni), OVERHEAD_V4, "VTEP MAC") if config.ipv4 is not None else None,
         ipv6=Family(_name("flannel-v6", vni), OVERHEAD_V6, "VTEP MAC of IPv6") if config.ipv6 is not None else None,
-        warnings=tuple(warnings),
+        direct=directly,
+        warnings=tuple(options.complaints()),
     )
 
 
@@ -272,10 +275,3 @@ def _name(stem: str, vni: int) -> str:
             f"the kernel allows {MAX_DEVICE_NAME}"
         )
     return name
-
-
-def _metric(subnet: IPNetwork, spread: bool) -> int:
-    """The same on every host and at every start.  Neighbouring subnets, as most are, never share one."""
-    if subnet.version == 6:
-        return IPV6_METRIC
-    return 1 + (int(subnet.network_address) >> (subnet.max_prefixlen - subnet.prefixlen)) % METRICS if spread else 0

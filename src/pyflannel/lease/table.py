@@ -13,7 +13,7 @@ Rules of this file
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pyflannel.lease.model import Changes, Lease, Removed, Snapshot, Subnet, Unreadable
@@ -28,6 +28,8 @@ class Delta:
     """Leases that are new, say something else, or were created anew (which makes them younger in a contest)."""
     gone: tuple[Lease, ...] = ()
     """Leases the store no longer has, as they last were."""
+    was: Mapping[Subnet, Lease] = field(default_factory=dict)
+    """Of those put, what they said before, if they were there."""
 
 
 class LeaseTable:
@@ -99,13 +101,16 @@ class LeaseTable:
         """What changed for those subnets."""
         put: list[Lease] = []
         gone: list[Lease] = []
+        was: dict[Subnet, Lease] = {}
         for subnet, old in before.items():
             new = self._leases.get(subnet)
             if new is None:
                 gone += [] if old is None else [old]
             elif old is None or new != old or new.created != old.created:
                 put.append(new)
-        return Delta(tuple(put), tuple(gone))
+                if old is not None:
+                    was[subnet] = old
+        return Delta(tuple(put), tuple(gone), was)
 
 
 def _kept(old: Lease | None, new: Lease) -> Lease:

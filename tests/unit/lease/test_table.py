@@ -48,7 +48,7 @@ def test_an_empty_snapshot_removes_everything() -> None:
 
 def test_a_snapshot_is_compared_by_full_value() -> None:
     made = table(A, B)
-    assert made.apply_snapshot(Snapshot(20, (A_MOVED, C))) == Delta(put=(A_MOVED, C), gone=(B,))
+    assert made.apply_snapshot(Snapshot(20, (A_MOVED, C))) == Delta(put=(A_MOVED, C), gone=(B,), was={A.subnet: A})
 
 
 def test_a_second_equal_snapshot_changes_nothing() -> None:
@@ -66,7 +66,7 @@ def test_a_snapshot_from_a_restored_store_counts_though_its_revision_is_lower() 
 
 def test_changes_put_replace_and_remove() -> None:
     made = table(A, B)
-    assert after(made, A_MOVED, Removed(B.subnet), C) == Delta(put=(A_MOVED, C), gone=(B,))
+    assert after(made, A_MOVED, Removed(B.subnet), C) == Delta(put=(A_MOVED, C), gone=(B,), was={A.subnet: A})
     assert made.leases == {A.subnet: A_MOVED, C.subnet: C}
 
 

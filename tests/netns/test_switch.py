@@ -1,0 +1,93 @@
+"""A cluster goes over from one backend to another, host by host, while its containers talk to each other."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.machines import eventually
+from tests.support.pair import CONFIG, Host, Pair
+
+pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "iptables")
+
+CONFIGS = {
+    "vxlan": CONFIG,
+    "vxlan of another number": CONFIG.replace('"Type":"vxlan"', '"Type":"vxlan","VNI":7'),
+    "host-gw": CONFIG.replace("vxlan", "host-gw"),
+}
+DEVICES = {"vxlan": ["flannel.1"], "vxlan of another number": ["flannel.7"], "host-gw": []}
+WAYS = {
+    "vxlan": "via {gateway} dev flannel.1 onlink",
+    "vxlan of another number": "via {gateway} dev flannel.7 onlink",
+    "host-gw": "via {host} dev ens33 proto 70",
+}
+
+
+@contextmanager
+def configured(tmp_path: Path, name: str) -> Iterator[Pair]:
+    with Pair(tmp_path) as pair:
+        pair.store.configure(CONFIGS[name])
+        yield pair
+
+
+def await_way(host: Host, peer: Host, name: str) -> None:
+    way = WAYS[name].format(gateway=peer.subnet[0], host=peer.address)
+    told = f"{peer.subnet} {way}"
+    eventually(lambda: host.space.run(f"ip route show {peer.subnet}").strip() == told, told, 20.0)
+
+
+def await_devices(host: Host, name: str) -> None:
+    def there() -> list[object]:
+        return [link["ifname"] for link in host.space.objects("ip -j link show type vxlan")]
+
+    eventually(lambda: there() == DEVICES[name], f"no devices but {DEVICES[name]}", 20.0)
+
+
+@contextmanager
+def asleep(host: Host) -> Iterator[None]:
+    """Within the block the agent does nothing, as on a machine that is very slow."""
+    assert host.agent is not None
+    host.agent.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        host.agent.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [("vxlan", "host-gw"), ("host-gw", "vxlan"), ("vxlan", "vxlan of another number")],
+)
+def test_no_packet_is_lost_when_all_hosts_go_over(tmp_path: Path, former: str, present: str) -> None:
+    with configured(tmp_path, former) as pair:
+        pair.start()
+        with pair.losing_nothing():
+            pair.store.configure(CONFIGS[present])
+            await_way(pair.one, pair.two, present)
+            await_way(pair.two, pair.one, present)
+            for host in pair.hosts:
+                await_devices(host, present)
+        pair.await_contact()
+
+
+@pytest.mark.parametrize(("former", "present"), [("vxlan", "host-gw"), ("host-gw", "vxlan")])
+def test_no_packet_is_lost_while_one_host_has_gone_over_and_the_other_has_not(
+    tmp_path: Path, former: str, present: str
+) -> None:
+    with configured(tmp_path, former) as pair:
+        pair.start()
+        with pair.losing_nothing():
+            with asleep(pair.two):
+                pair.store.configure(CONFIGS[present])
+                pair.one.await_line("it is reached as before")
+                await_way(pair.one, pair.two, former)
+                await_way(pair.two, pair.one, former)
+            await_way(pair.one, pair.two, present)
+            await_way(pair.two, pair.one, present)
+            for host in pair.hosts:
+                await_devices(host, present)
+        pair.await_contact()
