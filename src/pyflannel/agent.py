@@ -13,21 +13,29 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from pyflannel.backends import direct
+from pyflannel.conditions import (
+    CONFIG_REFUSED,
+    EVENTS_LOST,
+    FROM_MEMORY,
+    MTU_TOO_SMALL,
+    STORE_DOWN,
+    UNDERLAY_DOWN,
+)
 from pyflannel.diff import Cut, Put
-from pyflannel.footing import Configured, Footing, StartFailed, facts, surroundings, understand, wish
-from pyflannel.guard import Guard, Policy
+from pyflannel.footing import Configured, Footing, StartFailed, facts, reconsider, surroundings, wish
+from pyflannel.guard import Guard, policy
+from pyflannel.health import Health
 from pyflannel.host import Underlay
 from pyflannel.identity import remember
 from pyflannel.keeper import LeaseLost
-from pyflannel.lease.alloc import fits
 from pyflannel.lease.model import Snapshot, Unreadable
 from pyflannel.lease.network import ConfigError
 from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.kernel import KernelError, LinuxKernel
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
-from pyflannel.network import LINGER, Network, Replan, Way
-from pyflannel.outputs import SubnetEnv
+from pyflannel.network import LINGER, Replan, Way
+from pyflannel.peerfilter import PeerFilter
 from pyflannel.publisher import Publisher, subnet_env
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
@@ -37,13 +45,11 @@ from pyflannel.store import cache
 from pyflannel.store.feed import Outage
 from pyflannel.store.feed import follow as follow_leases
 from pyflannel.store.lastknown import LastKnown
-from pyflannel.telemetry.logs import OnChange
+from pyflannel.telemetry.leases import announce
 from pyflannel.underlay import follow as follow_underlay
 
 log = logging.getLogger(__name__)
 
-MANY: Final = 50
-"""From this many peers in one piece of news on, one line tells of all."""
 EVENTS_RETRY: Final = 1.0
 """Seconds to wait when the kernel does not let us listen; until then every look is a full one."""
 HOST_EVERY: Final = 30.0
@@ -71,7 +77,7 @@ class StartAgain(Exception):
 class Agent:
     """The parts of one network, and what passes between them."""
 
-    def __init__(self, settings: Settings, footing: Footing, refused: str | None = None) -> None:
+    def __init__(self, settings: Settings, footing: Footing, health: Health, refused: str | None = None) -> None:
         """Nothing is programmed yet.
 
         ``refused`` is the text of a configuration that turned out not to work here; the store may hold it still.
@@ -79,19 +85,21 @@ class Agent:
         self._settings, self._footing = settings, footing
         self._configured, self._refused = footing.configured, refused
         self._network, self._keeper = footing.network, footing.keeper
+        self._keeper.health = health
         self._rng = random.Random()
         self._kernel = LinuxKernel()
         self._events = KernelEvents(muted=[self._kernel.port])
-        self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time)
-        self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network))
+        self._health = health
+        self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time, health)
+        self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network), health)
         self._host_changed = asyncio.Event()
         self._departing = asyncio.Event()
         """Some lease is gone from the store, and counts for a while yet."""
-        self._complaint = OnChange()
         view = self._network.view
-        self._guard = Guard(view.config, view.own, policy(settings))
+        self._guard = Guard(view.config, view.own, policy(settings), health=health)
+        self._peer_filter = PeerFilter(settings.peer_filter, self._network.self_items())
         file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
-        self._cache = cache.Cache(file, self._last_known, self._spread)
+        self._cache = cache.Cache(file, self._last_known, self._spread, health)
         self._lost = False
         """Our lease is not ours any more, so nobody may go by it."""
 
@@ -130,6 +138,7 @@ class Agent:
             tasks.create_task(self._follow_host(), name="host")
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
+            tasks.create_task(self._peer_filter.run(), name="peer filter")
             tasks.create_task(self._cache.run(), name="cache")
         raise AssertionError("most tasks of an agent never end by themselves")
 
@@ -139,7 +148,7 @@ class Agent:
         made = [op.item for op in report.done if isinstance(op, Put) and op.old is None]
         if report.failed:
             self._undo(made)
-            raise StartFailed("; ".join(_explain(error) for _, error in report.failed))
+            raise StartFailed("; ".join(explain(error) for _, error in report.failed))
         return made
 
     def _undo(self, made: list[Item]) -> None:
@@ -152,7 +161,7 @@ class Agent:
             if self._settings.ip_masq:
                 self._undo(made)
                 raise StartFailed(f"-ip-masq: {exc}") from None
-            log.error("Cannot make sure that the network's traffic is forwarded: %s", exc)
+            # Nothing is masqueraded; traffic may well be forwarded as it is, and the guard goes on trying.
 
     async def _keep_lease(self) -> None:
         try:
@@ -180,10 +189,10 @@ class Agent:
         async with aclosing(feed):
             async for news in feed:
                 if isinstance(news, Outage):
-                    self._complaint.log(log, logging.ERROR, "store", f"the store does not answer: {news.reason}")
+                    self._health.set(STORE_DOWN, f"the store does not answer: {news.reason}")
                     continue
-                if self._complaint.settle("store"):
-                    log.info("The store answers again")
+                self._health.clear(STORE_DOWN, said="The store answers again")
+                self._health.clear(FROM_MEMORY)
                 await self._take_in(self._network.fold(news, asyncio.get_running_loop().time()))
                 if news.config is not None:
                     self._reconsider(news.config)
@@ -210,12 +219,16 @@ class Agent:
     async def _stand_in(self, known: Snapshot) -> None:
         """Program what was last known of the peers.  It may be old, so nothing is taken away for it."""
         replan = self._network.fold(known, asyncio.get_running_loop().time())
-        log.warning("Going on with %d leases as last known, until the store answers", len(replan.added))
+        self._peer_filter.learn(replan)
+        self._health.set(
+            FROM_MEMORY, f"Going on with {len(replan.added)} leases as last known, until the store answers"
+        )
         self._want_everything()
         await self._reconciler.catch_up()
 
     async def _take_in(self, replan: Replan) -> None:
         """Bring a piece of news into the kernel, then say what it was."""
+        self._peer_filter.learn(replan)
         if self._reconciler.complete:
             await self._reconciler.replan(replan.old, replan.new)
         else:
@@ -228,38 +241,26 @@ class Agent:
             self._departing.set()
         if replan.added or replan.removed:
             self._cache.note()
-        self._announce(replan)
+        announce(self._health, self._network, replan)
         if not self._keeper.recognises(self._network.table):
             self._keeper.look_again()
 
     def _reconsider(self, text: str) -> None:
         """The network configuration says ``text``: begin anew with that if it means something else, or say why not."""
-        if text == self._configured.text:
-            self._complaint.settle("config")
-            return
         if text == self._refused:
             return
-        where, own = self._configured.where, self._network.view.own
         try:
-            new = understand(where, text)
+            new = reconsider(self._configured, text, self._network.view.own)
         except ConfigError as exc:
-            reason = f"cannot be used: {exc}" if text else "is gone"
-            self._complain_of_config(f"{reason}. The one in force stays so")
+            self._health.set(CONFIG_REFUSED, f"the network configuration now at {self._configured.where} {exc}")
             return
-        if not fits(new.config, own):
-            self._complain_of_config(
-                f"leaves no room for our subnet {own}, so the one in force stays so. Every container here has to move: "
-                "systemctl restart flanneld docker"
-            )
-        elif new.config == self._configured.config:
+        if new.config != self._configured.config:
+            raise StartAgain(new)
+        if new is self._configured:
+            self._health.clear(CONFIG_REFUSED)
+        else:
             self._configured = new
             self._cache.note()
-        else:
-            raise StartAgain(new)
-
-    def _complain_of_config(self, what: str) -> None:
-        text = f"the network configuration now at {self._configured.where} {what}"
-        self._complaint.log(log, logging.ERROR, "config", text)
 
     def _last_known(self) -> LastKnown:
         """What a start without the store would need to go on from here."""
@@ -282,6 +283,7 @@ class Agent:
         scope = network.scope()
         self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._footing.former))
         self._reconciler.complete = True
+        self._peer_filter.begin()
         with suppress(KernelError):
             # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
             self._hear(self._events.heard())
@@ -308,18 +310,6 @@ class Agent:
     def _want_everything(self) -> None:
         self._reconciler.want(self._network.items(), self._network.scope())
 
-    def _announce(self, replan: Replan) -> None:
-        for what, leases in (("added", replan.added), ("removed", replan.removed)):
-            if len(leases) >= MANY:
-                log.info("Subnets %s: %d", what, len(leases))
-                continue
-            for lease in leases:
-                log.info("Subnet %s: %s via %s", what, lease.subnet, lease.attrs.public_ip or lease.attrs.public_ipv6)
-        for subnet, reason in self._network.ignored.items():
-            self._complaint.log(log, logging.WARNING, subnet, f"Ignoring lease {subnet}: {reason}")
-        for key, reason in self._network.table.unreadable.items():
-            self._complaint.log(log, logging.WARNING, key, f"Ignoring lease {key}: {reason}")
-
     def _watch(self) -> None:
         """Hear of what happens to our devices and the one below them, before looking at them."""
         view = self._network.view
@@ -331,8 +321,9 @@ class Agent:
         while True:
             try:
                 self._hear(await self._events.wait())
+                self._health.clear(EVENTS_LOST)
             except KernelError as exc:
-                self._complaint.log(log, logging.ERROR, "events", f"cannot tell what happens in the kernel: {exc}")
+                self._health.set(EVENTS_LOST, f"cannot tell what happens in the kernel: {exc}")
                 await asyncio.sleep(EVENTS_RETRY)
                 self._hear([Lost()])
 
@@ -364,9 +355,9 @@ class Agent:
             moved = follow_underlay(now, facts(self._settings), wanted)
             if moved is None:
                 text = f"the external interface {now.name} cannot be used at the moment; waiting for it"
-                self._complaint.log(log, logging.ERROR, "underlay", text)
-            elif self._complaint.settle("underlay"):
-                log.info("The external interface %s can be used again", moved.name)
+                self._health.set(UNDERLAY_DOWN, text)
+            else:
+                self._health.clear(UNDERLAY_DOWN, said=f"The external interface {moved.name} can be used again")
             if moved is not None and (moved := surroundings(moved, self._network.view.config)) != now:
                 self._move(moved)
 
@@ -384,23 +375,20 @@ class Agent:
         try:
             network.backend.mtu(underlay)
         except ConfigError as exc:
-            self._complaint.log(log, logging.ERROR, "mtu", f"the network does not fit through {underlay.name}: {exc}")
+            self._health.set(MTU_TOO_SMALL, f"the network does not fit through {underlay.name}: {exc}")
             return
+        self._health.clear(MTU_TOO_SMALL)
         replan = network.move(underlay)
+        self._peer_filter.learn(replan)
         self._want_everything()
         self._watch()
-        self._announce(replan)
+        announce(self._health, network, replan)
         self._reconciler.mark_dirty()
         self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
 
 
-def policy(settings: Settings) -> Policy:
-    """What the command line asks of the firewall."""
-    return Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
-
-
-def _explain(error: KernelError) -> str:
+def explain(error: KernelError) -> str:
     """A kernel error with what a person can do about it."""
     if error.code == errno.EADDRINUSE:
         return f"{error}: another program has the UDP port; set another Backend.Port for the whole network, or stop it"

@@ -24,7 +24,9 @@ from contextlib import AsyncExitStack
 from typing import Final, NoReturn
 
 from pyflannel.agent import Agent, StartAgain
+from pyflannel.conditions import CONFIG_MISSING, CONFIG_REFUSED, STORE_DOWN
 from pyflannel.footing import Configured, Footing, StartFailed, find, recall, understand
+from pyflannel.health import Health
 from pyflannel.host import NoInterface
 from pyflannel.keeper import LeaseLost
 from pyflannel.lease.network import ConfigError
@@ -35,7 +37,6 @@ from pyflannel.settings import Settings
 from pyflannel.store.api import ConfigRecord, Store, Unavailable
 from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
-from pyflannel.telemetry.logs import OnChange
 from pyflannel.tenancy import ConfigChanged
 
 log = logging.getLogger(__name__)
@@ -95,22 +96,29 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 async def _serve(settings: Settings, stopping: asyncio.Event) -> NoReturn:
     refuse_what_cannot_work(settings)
+    health = Health()
     async with AsyncExitStack() as stack:
         stores = candidates(settings)
         stack.push_async_callback(stores.close)
-        found = await find_network(stores, lambda: recall(settings, stores))
+        found = await find_network(stores, health, lambda: recall(settings, stores))
         if isinstance(found, Footing):
-            await Reign(settings, stores, (found.store, found.configured), stopping).run(found)
-        await Reign(settings, stores, found, stopping).run()
+            await Reign(settings, stores, (found.store, found.configured), stopping, health).run(found)
+        await Reign(settings, stores, found, stopping, health).run()
 
 
 class Reign:
     """One agent after another on one host, each taking over from the one before."""
 
     def __init__(
-        self, settings: Settings, stores: Candidates, found: tuple[Store, Configured], stopping: asyncio.Event
+        self,
+        settings: Settings,
+        stores: Candidates,
+        found: tuple[Store, Configured],
+        stopping: asyncio.Event,
+        health: Health,
     ) -> None:
         """Begin with the configuration that was ``found``, and with nothing any more once we are ``stopping``."""
+        self._health = health
         self._settings, self._stores, self._stopping = settings, stores, stopping
         self._store, self._configured = found
         self._proven: Configured | None = None
@@ -147,14 +155,14 @@ class Reign:
                 return await find(self._settings, self._stores, self._store, self._configured, self._way)
             except ConfigChanged as exc:
                 log.warning("%s", exc)
-                found = await find_network(self._stores)
+                found = await find_network(self._stores, self._health)
                 assert not isinstance(found, Footing)
                 self._store, self._configured = found
 
     async def _run_once(self, footing: Footing) -> StartAgain | LeaseLost:
         """Run an agent until it must begin anew; returns why."""
         endings: list[StartAgain | LeaseLost] = []
-        agent = Agent(self._settings, footing, self._refused)
+        agent = Agent(self._settings, footing, self._health, self._refused)
         try:
             await agent.run()
         except* (StartAgain, LeaseLost) as group:
@@ -188,36 +196,38 @@ def refuse_what_cannot_work(settings: Settings) -> None:
 
 
 async def find_network(
-    stores: Iterable[Store], recall: Callable[[], Footing | None] = lambda: None
+    stores: Iterable[Store], health: Health, recall: Callable[[], Footing | None] = lambda: None
 ) -> tuple[Store, Configured] | Footing:
     """Wait for a network configuration that can be used (docs/adr/0003).
 
     When no store answers, ``recall`` is asked once whether there is a footing without one.
     """
-    complaint, asked = OnChange(), False
+    asked = False
     while True:
         try:
             found = await find_config(stores)
         except Unavailable as exc:
-            complaint.log(log, logging.ERROR, "config", f"Couldn't fetch network config: {exc}")
+            health.set(STORE_DOWN, f"Couldn't fetch network config: {exc}")
             if not asked and (footing := recall()) is not None:
                 return footing
             asked = True
         else:
+            health.clear(STORE_DOWN)
             if isinstance(found, Missing):
-                complaint.log(log, logging.ERROR, "config", f"Couldn't fetch network config: {found}")
-            elif (configured := _understood(found[1], complaint)) is not None:
+                health.set(CONFIG_MISSING, f"Couldn't fetch network config: {found}")
+            elif (configured := _understood(found[1], health)) is not None:
+                health.clear(CONFIG_MISSING)
                 return found[0], configured
         await asyncio.sleep(CONFIG_POLL)
 
 
-def _understood(record: ConfigRecord, complaint: OnChange) -> Configured | None:
+def _understood(record: ConfigRecord, health: Health) -> Configured | None:
     try:
         configured = understand(record.where, record.text or "")
     except ConfigError as exc:
-        text = f"the network configuration at {record.where} cannot be used: {exc}"
-        complaint.log(log, logging.ERROR, "config", text)
+        health.set(CONFIG_REFUSED, f"the network configuration at {record.where} cannot be used: {exc}")
         return None
+    health.clear(CONFIG_REFUSED)
     log.info("Found network config at %s - Backend type: %s", record.where, configured.config.backend_type)
     for warning in (*configured.config.warnings, *configured.backend.warnings):
         log.warning("Network configuration: %s", warning)

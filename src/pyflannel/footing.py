@@ -14,6 +14,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from pyflannel import backends
 from pyflannel.backends import direct
@@ -39,6 +40,9 @@ from pyflannel.tenancy import Tenant, acquire, patiently
 
 log = logging.getLogger(__name__)
 
+TUNNELS: Final = ("ipip", "vxlan")
+"""Types of device that a flannel may have set up otherwise than we do."""
+
 
 class StartFailed(Exception):
     """This host cannot run the agent as it is told to; the message says what a person can do about it."""
@@ -59,6 +63,23 @@ def understand(where: str, text: str) -> Configured:
     """Read the record at ``where``; ``ConfigError`` if it is no use."""
     config = parse_network_config(text)
     return Configured(where, text, config, backends.from_config(config))
+
+
+def reconsider(configured: Configured, text: str, own: Subnet) -> Configured:
+    """What the record means now that it says ``text``; ``ConfigError`` if the one in force has to stay so."""
+    if text == configured.text:
+        return configured
+    try:
+        new = understand(configured.where, text)
+    except ConfigError as exc:
+        reason = f"cannot be used: {exc}" if text else "is gone"
+        raise ConfigError(f"{reason}. The one in force stays so") from exc
+    if not fits(new.config, own):
+        raise ConfigError(
+            f"leaves no room for our subnet {own}, so the one in force stays so. Every container here has to move: "
+            "systemctl restart flanneld docker"
+        )
+    return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +224,10 @@ def first_underlay(settings: Settings, configured: Configured) -> Underlay:
 
 
 def refuse_foreign_devices(held: State) -> None:
-    """A vxlan device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
+    """A tunnel device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
     for item in held.items_of(Misfit):
-        if isinstance(item, Misfit) and item.kind != "vxlan":
-            raise StartFailed(
-                f"there is a device {item.name} already, and {item.why}: remove it, or choose another Backend.VNI"
-            )
+        if isinstance(item, Misfit) and item.kind not in TUNNELS:
+            raise StartFailed(f"there is a device {item.name} already, and {item.why}: remove it, or rename it")
 
 
 def previous_subnet(path: Path) -> Subnet | None:

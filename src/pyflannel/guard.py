@@ -17,12 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from pyflannel.conditions import FIREWALL
 from pyflannel.firewall.iptables import Fault, compare, parse_save
 from pyflannel.firewall.rules import RuleSet, rules
+from pyflannel.health import Health
 from pyflannel.lease.model import Subnet
 from pyflannel.lease.network import NetworkConfig
 from pyflannel.linux.nftevents import RuleEvents
 from pyflannel.linux.xtables import FirewallError, Xtables
+from pyflannel.settings import Settings
 from pyflannel.state import IPNetwork
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,11 @@ class RuleChanges(Protocol):
         ...
 
 
+def policy(settings: Settings) -> Policy:
+    """What the command line asks of the firewall."""
+    return Policy(settings.ip_masq, settings.iptables_forward_rules, not settings.ip_masq_fully_random_disable)
+
+
 class Guard:
     """The firewall rules of one network, in each of its address families."""
 
@@ -69,10 +77,11 @@ class Guard:
         policy: Policy,
         tables: Callable[[Literal[4, 6]], Xtables] = Xtables,
         listen: Callable[[], RuleChanges] = RuleEvents,
+        health: Health | None = None,
     ) -> None:
         """Guard nothing yet.  ``listen`` may raise ``OSError``, and then there is the clock alone."""
+        self._health = health or Health()
         self._policy, self._tables, self._listen = policy, tables, listen
-        self._said: frozenset[str] = frozenset()
         self._families: list[tuple[Xtables, IPNetwork, IPNetwork]] = []
         if config.ipv4 is not None and own.ipv4 is not None:
             self._add(4, config.ipv4.network, own.ipv4)
@@ -89,9 +98,8 @@ class Guard:
         ``FirewallError`` says for which families that cannot be done, once all of them had their turn.
         """
         _, failures = await self._look()
-        self._said = failures
         if failures:
-            raise FirewallError("; ".join(sorted(failures)))
+            raise FirewallError("; ".join(sorted(failures.values())))
 
     async def faults(self) -> tuple[dict[Literal[4, 6], tuple[Fault, ...]], tuple[str, ...]]:
         """What ``ensure`` would put right, in each family that has anything, and what failed; nothing is written."""
@@ -133,26 +141,24 @@ class Guard:
             return None
 
     async def _found_something(self) -> bool:
-        """Look, and say what fails, but not again while it goes on failing; False if all was well."""
+        """Look, and say what fails; False if all was well."""
         mended, failures = await self._look()
-        for text in sorted(failures - self._said):
-            log.error("Firewall: %s", text)
-        self._said = failures
         return mended or bool(failures)
 
-    async def _look(self) -> tuple[bool, frozenset[str]]:
-        """Put every family right: whether any had to be, and what failed."""
-        mended, failures = False, set[str]()
+    async def _look(self) -> tuple[bool, dict[str, str]]:
+        """Put every family right: whether any had to be, and which failed, and why."""
+        mended, failures = False, dict[str, str]()
         for tables, network, subnet in self._families:
             try:
                 ensured = await tables.ensure(await self._wanted(tables, network, subnet))
             except FirewallError as error:
-                failures.add(str(error))
+                failures[f"IPv{network.version}"] = str(error)
                 continue
             if ensured.changed:
                 mended = True
                 log.info("Firewall for IPv%d put right: %s", network.version, "; ".join(ensured.mended))
-        return mended, frozenset(failures)
+        self._health.set_all(FIREWALL, {family: f"Firewall: {text}" for family, text in failures.items()})
+        return mended, failures
 
     async def _wanted(self, tables: Xtables, network: IPNetwork, subnet: IPNetwork) -> RuleSet:
         version = await tables.version()

@@ -22,6 +22,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from pyflannel.conditions import LEASE_CONFLICT, LEASE_UNREADABLE
+from pyflannel.health import Health
 from pyflannel.lease.alloc import bears_our_address, rival
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
 from pyflannel.lease.table import LeaseTable, renew_in
@@ -67,19 +69,25 @@ class Keeper:
     """Renews one lease, and re-creates it should it vanish."""
 
     def __init__(
-        self, store: Store, tenant: Tenant, lease: Lease, rng: random.Random, clock: Callable[[], float] = boottime
+        self,
+        store: Store,
+        tenant: Tenant,
+        lease: Lease,
+        rng: random.Random,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         """Keep ``lease``, which was just written; ``clock`` counts seconds, also while the machine sleeps."""
         self.lease = lease
         """As we last wrote or read it.  May be kept for ``Tenant.written`` of the next run."""
-        self.conflict: str | None = None
-        """Another host publishes our address in our lease, over and over: who, and what to do about it."""
+        self.health = Health()
+        """Where troubles are told."""
+        self._fights = False
+        """Another host publishes our address in our lease, over and over."""
         self._store, self._tenant, self._rng, self._clock = store, tenant, rng, clock
         self._doubt = asyncio.Event()
         self._said: deque[Attrs] = deque([lease.attrs], maxlen=16)
         if tenant.written is not None:
             self._said.appendleft(tenant.written.attrs)
-        self._complaint = ""
         self._failures = 0
         self._not_before = clock()
         self._restored, self._restored_at = 0, 0.0
@@ -164,9 +172,10 @@ class Keeper:
         held = _record(snapshot, mine)
         spoilt = next((each for each in snapshot.unreadable if _names(each.key, mine)), None)
         if spoilt is not None:
-            self._complain(
+            self.health.set(
+                LEASE_UNREADABLE,
                 f"Our lease cannot be read any more, nor written while that record is there: {spoilt.key}: "
-                f"{spoilt.reason}; remove the key, and it is written again"
+                f"{spoilt.reason}; remove the key, and it is written again",
             )
             self._look_in(LOOK_EVERY)
             return
@@ -207,7 +216,7 @@ class Keeper:
             if begun < self._restored_at + pause:
                 self._look_in(min(self._restored_at + pause - begun, LOOK_EVERY))
                 return
-        level = logging.WARNING if self.conflict is None else logging.DEBUG
+        level = logging.DEBUG if self._fights else logging.WARNING
         log.log(level, "Our lease %s does not say what it should; writing it again", held.subnet)
         await self._rewrite(held, begun)
         self._restored, self._restored_at = self._restored + 1, begun
@@ -218,19 +227,20 @@ class Keeper:
         self._written(await self._store.update(held, attrs, LEASE_TTL), begun)
 
     def _name_conflict(self, held: Lease) -> None:
-        if self.conflict is None:
-            self.conflict = (
-                f"another host publishes our address {address_of(held.attrs)} in our lease of {held.subnet}, "
+        if not self._fights:
+            self._fights = True
+            text = (
+                f"Another host publishes our address {address_of(held.attrs)} in our lease of {held.subnet}, "
                 f"as {_speaker(held.attrs)}: only one of the two can be reached. Give each host an address of its own, "
                 "with -public-ip where it is not the one of an interface; if one is a clone of the other, remove the "
                 "subnet.env (/run/flannel/subnet.env) and the state directory (/var/lib/flannel) it was cloned with"
             )
-            log.error("%s", self.conflict[0].upper() + self.conflict[1:])
+            self.health.set(LEASE_CONFLICT, text)
 
     def _make_peace(self) -> None:
-        if self.conflict is not None and self._clock() - self._restored_at >= PEACE:
-            self.conflict, self._restored = None, 0
-            log.info("Nobody else has written our lease %s for a while", self.lease.subnet)
+        if self._fights and self._clock() - self._restored_at >= PEACE:
+            self._fights, self._restored = False, 0
+            self.health.clear(LEASE_CONFLICT, said=f"Nobody else has written our lease {self.lease.subnet} for a while")
 
     def _is_ours(self, attrs: Attrs) -> bool:
         return bears_our_address(self._tenant.config, attrs, self._tenant.attrs) or attrs in self._said
@@ -245,17 +255,13 @@ class Keeper:
         self.lease = lease
         pause = renew_in(LEASE_TTL if lease.ttl is None else lease.ttl, self._tenant.margin, self._rng.random())
         self._due = begun + max(1.0, pause)
-        self._failures, self._complaint = 0, ""
+        self._failures = 0
+        self.health.clear(LEASE_UNREADABLE)
         log.debug("Waiting for %.0f s to renew lease", self._due - begun)
 
     def _look_in(self, pause: float) -> None:
         self._not_before = self._clock() + pause
         self._doubt.set()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            self._complaint = text
-            log.error("%s", text)
 
 
 def _record(snapshot: Snapshot, subnet: Subnet) -> Lease | None:

@@ -162,18 +162,19 @@ class Network:
         spread = count >= self._spread_below if self.view.spread else count > self._spread_above
         if spread == self.view.spread:
             return self._replan(outcomes)
-        self._look(spread=spread)
+        self._look(self.view.underlay, spread)
         return self._replan(outcomes, self._contest.winners())
 
     def move(self, underlay: Underlay) -> Replan:
         """Go on over another interface or address.  Records are judged by it: none may speak of our own address."""
-        self._look(underlay=underlay)
+        self._look(underlay, self.view.spread)
         return self._replan((), self._contest.winners())
 
-    def _look(self, **changes: Underlay | bool) -> None:
-        self.view = replace(self.view, **changes)
+    def _look(self, underlay: Underlay, spread: bool) -> None:
+        self.view = replace(self.view, underlay=underlay, spread=spread)
         if self.former is not None:
-            self.former = Way(self.former.backend, replace(self.former.view, **changes))
+            seen = replace(self.former.view, underlay=underlay, spread=spread)
+            self.former = Way(self.former.backend, seen)
 
     def _ways(self) -> tuple[Way, ...]:
         present = Way(self.backend, self.view)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from pyflannel import identity
-from pyflannel.agent import policy
 from pyflannel.backends import NotSupported
 from pyflannel.backends.api import View
 from pyflannel.daemon import FATAL, refuse_what_cannot_work
@@ -32,7 +31,7 @@ from pyflannel.footing import (
     refuse_foreign_devices,
     understand,
 )
-from pyflannel.guard import Guard
+from pyflannel.guard import Guard, policy
 from pyflannel.host import Underlay
 from pyflannel.identity import find_devices, new_mac
 from pyflannel.lease.alloc import OutOfSubnets, Replace, Reuse, Take, choose, own_lease

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
+from pyflannel.conditions import SUBNET_FILE
+from pyflannel.health import Health
 from pyflannel.linux.systemd import notify
 from pyflannel.network import Network
 from pyflannel.outputs import SubnetEnv, parse_env, render_subnet_env, write_atomic
@@ -23,8 +25,11 @@ RETRY: Final = 2.0
 class Publisher:
     """Keeps one subnet file at what the network needs."""
 
-    def __init__(self, path: Path, env: SubnetEnv) -> None:
+    def __init__(self, path: Path, env: SubnetEnv, health: Health | None = None) -> None:
         """Nothing is written yet."""
+        self.ready = False
+        """The file has been written."""
+        self._health = health or Health()
         self._path, self._env = path, env
         self._changed = asyncio.Event()
         self._changed.set()
@@ -37,29 +42,29 @@ class Publisher:
 
     async def run(self) -> None:
         """Write the file, however long it takes, and again when it changes: without it no container may start."""
-        ready = False
         while True:
             await self._changed.wait()
             self._changed.clear()
             await self._write()
-            if not ready:
-                ready = True
+            if not self.ready:
+                self.ready = True
                 notify("READY=1")
                 log.info("Running backend.")
 
     async def _write(self) -> None:
-        said = ""
         while True:
             text = render_subnet_env(self._env)
             try:
                 differences = self._differences(text)
                 write_atomic(self._path, text)
             except OSError as exc:
-                if (reason := exc.strerror or str(exc)) != said:
-                    log.error("could not write the subnet file %s, and go on trying: %s", self._path, reason)
-                said = reason
+                reason = exc.strerror or str(exc)
+                self._health.set(
+                    SUBNET_FILE, f"could not write the subnet file {self._path}, and go on trying: {reason}"
+                )
                 await asyncio.sleep(RETRY)
             else:
+                self._health.clear(SUBNET_FILE)
                 log.info("Wrote subnet file to %s", self._path)
                 if differences:
                     # Running containers and their engine have to be told by people.

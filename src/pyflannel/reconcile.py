@@ -18,10 +18,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
+from pyflannel.conditions import KERNEL_REFUSES, KERNEL_UNREADABLE
 from pyflannel.diff import Op, Put, device, diff, must_rebuild
+from pyflannel.health import Health
 from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
 from pyflannel.state import Item, Key, Link, Scope, State
@@ -41,13 +45,21 @@ PATROL_EVERY: Final = 4.0
 BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Seconds before an item is tried again after its 1st, 2nd, … failure in a row."""
 SAID_AT_ONCE: Final = 5
+MANY: Final = 100
+"""Failures among which the first few are looked for."""
 """How many failures of one pass are worth a line each."""
 
 
 class Reconciler:
     """Holds the union of what all networks want, and makes the kernel hold it too."""
 
-    def __init__(self, kernel: Kernel, jitter: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        jitter: Callable[[], float],
+        clock: Callable[[], float],
+        health: Health | None = None,
+    ) -> None:
         """Write through ``kernel``.
 
         ``jitter`` gives numbers in [0, 1) that spread the audits of many hosts; ``clock`` counts seconds.
@@ -64,7 +76,7 @@ class Reconciler:
         """Who waits for the next audit is to reckon anew when that is."""
         self._patience = _Patience(clock)
         self._next_audit = clock() + self._pause()
-        self._said: frozenset[str] = frozenset()
+        self._health = health or Health()
 
     @property
     def wanted(self) -> Mapping[Key, Item]:
@@ -109,9 +121,10 @@ class Reconciler:
         try:
             report = await self.audit()
         except KernelError as exc:
-            log.error("Could not read the kernel's state: %s", exc)
+            self._health.set(KERNEL_UNREADABLE, f"Could not read the kernel's state: {exc}")
             self._next_audit = self._clock() + BACKOFF[2]
             return False
+        self._health.clear(KERNEL_UNREADABLE, said="The kernel's state can be read again")
         log.debug("Audit: %d operations done, %d failed", len(report.done), len(report.failed))
         _tell_done(report.done)
         return True
@@ -138,7 +151,7 @@ class Reconciler:
                 async with self._pass:
                     _tell_done((await self._apply(taken[:SLICE])).done)
             try:
-                held = self._kernel.observe(Scope(sysctls=self.scope.sysctls))
+                held = self._kernel.observe(Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads))
             except KernelError:
                 continue
             # A setting that is not there belongs to a kernel without it, and is nothing to repair; and one that could
@@ -171,18 +184,19 @@ class Reconciler:
         self._patience.learn(done, failed)
         if failed:
             self._woken.set()
-        self._tell(failed)
+        self._health.set_all(KERNEL_REFUSES, self._patience.complaints())
         return Report(tuple(done), tuple(failed))
 
-    def _tell(self, failed: Sequence[tuple[Op, KernelError]]) -> None:
-        """Say what failed, but not again while the same things go on failing."""
-        texts = frozenset(str(error) for _, error in failed)
-        news = sorted(texts - self._said)
-        for text in news[:SAID_AT_ONCE]:
-            log.error("The kernel refused: %s", text)
-        if len(news) > SAID_AT_ONCE:
-            log.error("The kernel refused %d more operations", len(news) - SAID_AT_ONCE)
-        self._said = texts
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Of an item that could not be put or cut."""
+
+    times: int
+    """In a row."""
+    until: float
+    """When to try again."""
+    error: KernelError
 
 
 class _Patience:
@@ -190,8 +204,7 @@ class _Patience:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: dict[Key, tuple[int, float]] = {}
-        """For each item that failed: how often in a row, and until when to leave it alone."""
+        self._waiting: dict[Key, _Failure] = {}
         self.taken: dict[Key, None] = {}
         """Items whose slot somebody else's object fills, the one that was tried longest ago first."""
 
@@ -204,8 +217,9 @@ class _Patience:
             self.taken.pop(op.item.key, None)
             if isinstance(op, Put) and isinstance(error, AlreadyThere):
                 self.taken[op.item.key] = None
-            times = self._waiting.get(op.item.key, (0, 0.0))[0]
-            self._waiting[op.item.key] = (times + 1, self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)])
+            times = self._waiting[op.item.key].times if op.item.key in self._waiting else 0
+            until = self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)]
+            self._waiting[op.item.key] = _Failure(times + 1, until, error)
 
     def leave_out(self, ops: Sequence[Op]) -> Sequence[Op]:
         """``ops`` without those whose time has not come, and without what is on a device whose time has not."""
@@ -218,7 +232,7 @@ class _Patience:
         self._waiting = {key: entry for key, entry in self._waiting.items() if key in asked}
         self.taken = {key: None for key in self.taken if key in asked}
         now = self._clock()
-        early = {key for key, (_, until) in self._waiting.items() if until > now}
+        early = {key for key, failure in self._waiting.items() if failure.until > now}
         missing = {name for name, key in making.items() if key in early}
         return [op for op in ops if op.item.key not in early and device(op.item) not in missing]
 
@@ -228,7 +242,15 @@ class _Patience:
 
     def ends(self) -> float:
         """When the first of them is to be tried again; never if nothing failed."""
-        return min((until for _, until in self._waiting.values()), default=float("inf"))
+        return min((failure.until for failure in self._waiting.values()), default=float("inf"))
+
+    def complaints(self) -> dict[str, str]:
+        """What fails, in words; of very much a part, and how much more there is."""
+        texts = sorted({str(failure.error) for failure in islice(self._waiting.values(), MANY)})
+        said = {text: f"The kernel refused: {text}" for text in texts[:SAID_AT_ONCE]}
+        if (more := len(self._waiting) - len(said)) > 0:
+            said["more"] = f"The kernel refused {more} more operations"
+        return said
 
 
 def _tell_done(done: Sequence[Op]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pyflannel import __version__
 from pyflannel.wireguard import WireguardDevice, WireguardPeer
@@ -479,8 +479,11 @@ class Scope:
 
     def union(self, other: Scope) -> Scope:
         """What is ours by either."""
-        pairs = [(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)]
-        return Scope(*(tuple(dict.fromkeys(a + b)) if isinstance(a, tuple) else a | b for a, b in pairs))
+        both = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
+        merged: dict[str, Any] = {
+            name: tuple(dict.fromkeys(a + b)) if isinstance(a, tuple) else a | b for name, (a, b) in both.items()
+        }
+        return Scope(**merged)
 
     def owns(self, address: IPInterface) -> bool:
         """Whether an address on a device of ours is ours as well: of IPv6 all but what every device has by itself."""

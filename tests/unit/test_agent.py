@@ -1,13 +1,18 @@
-"""What the agent decides before it touches anything; the rest is seen in tests/netns/test_agent.py."""
+"""What the agent says before it has touched anything; the rest is seen in tests/netns/test_agent.py."""
 
 from __future__ import annotations
 
-from pyflannel.agent import policy
-from pyflannel.guard import Policy
-from pyflannel.settings import Settings
+import errno
+
+from pyflannel.agent import explain
+from pyflannel.linux.kernel import KernelError
 
 
-def test_the_command_line_says_what_the_firewall_is_for() -> None:
-    assert policy(Settings()) == Policy(masquerade=False, forward=True, random_fully=True)
-    other = Settings(ip_masq=True, iptables_forward_rules=False, ip_masq_fully_random_disable=True)
-    assert policy(other) == Policy(masquerade=True, forward=False, random_fully=False)
+def test_a_port_that_is_taken_is_explained() -> None:
+    said = explain(KernelError("ip link add flannel.1 type vxlan", errno.EADDRINUSE))
+    assert said.startswith("ip link add flannel.1 type vxlan: Address already in use (EADDRINUSE): ")
+    assert "Backend.Port" in said
+
+
+def test_other_refusals_stand_for_themselves() -> None:
+    assert explain(KernelError("ip link add flannel.1", errno.EPERM)).endswith("(EPERM)")

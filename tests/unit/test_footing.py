@@ -29,7 +29,7 @@ def test_a_configuration_that_is_no_use_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bridge", "dummy", ""])
 def test_somebodys_device_under_our_name_stops_the_start(kind: str) -> None:
-    with pytest.raises(StartFailed, match=r"flannel\.1 already, and it is somebody's: remove it, or choose another"):
+    with pytest.raises(StartFailed, match=r"flannel\.1 already, and it is somebody's: remove it, or rename it"):
         refuse_foreign_devices(State([Misfit("flannel.1", "it is somebody's", kind)]))
 
 

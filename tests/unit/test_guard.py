@@ -11,9 +11,10 @@ import pytest
 
 from pyflannel.firewall.iptables import compare, parse_save
 from pyflannel.firewall.rules import rules
-from pyflannel.guard import LONG_PAUSE, PATIENCE, PAUSE, SETTLE, Guard, Policy, RuleChanges
+from pyflannel.guard import LONG_PAUSE, PATIENCE, PAUSE, SETTLE, Guard, Policy, RuleChanges, policy
 from pyflannel.linux.run import CommandMissing, Completed
 from pyflannel.linux.xtables import FirewallError, Xtables
+from pyflannel.settings import Settings
 from tests.support.builders import config, subnet
 from tests.support.loops import run_jumping
 from tests.support.tables import Changes, Tables, Tools
@@ -358,7 +359,7 @@ def test_what_was_raised_at_the_start_is_not_said_again(caplog: pytest.LogCaptur
             guarding.cancel()
 
     run_jumping(scenario())
-    assert caplog.records == []
+    assert [line.startswith("Firewall: no iptables") for line in caplog.messages] == [True]
 
 
 def test_it_goes_on_after_a_failure_until_all_is_well() -> None:
@@ -374,3 +375,9 @@ def test_it_goes_on_after_a_failure_until_all_is_well() -> None:
         assert host.forward == [JUMP]
 
     while_guarded(host, scenario, every=5)
+
+
+def test_the_command_line_says_what_the_firewall_is_for() -> None:
+    assert policy(Settings()) == Policy(masquerade=False, forward=True, random_fully=True)
+    other = Settings(ip_masq=True, iptables_forward_rules=False, ip_masq_fully_random_disable=True)
+    assert policy(other) == Policy(masquerade=True, forward=False, random_fully=False)

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from pyflannel.conditions import LEASE_CONFLICT
 from pyflannel.keeper import CLOCK_EVERY, CONFLICT_PAUSES, LOOK_EVERY, PEACE, RELEASE_S, Keeper, LeaseLost
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet, Unreadable
 from pyflannel.lease.network import NetworkConfig
@@ -55,6 +56,11 @@ class Scene:
         """What the store holds under our key."""
         record = self.data.records.get(subnet_name(self.keeper.lease.subnet))
         return None if record is None else record.value
+
+    @property
+    def conflict(self) -> str:
+        """What the keeper says of another host with our address; empty if there is none."""
+        return next((each.text for each in self.keeper.health.present() if each.kind is LEASE_CONFLICT), "")
 
     def overwrite(self, attrs: Attrs, ttl: float | None = LEASE_TTL) -> None:
         """Somebody writes our key, as Go flannel does, and the keeper hears of it."""
@@ -204,7 +210,7 @@ def test_a_record_somebody_spoilt_is_corrected() -> None:
             scene.overwrite(replace(ATTRS, backend_data="{}"))
             await asyncio.sleep(1)
             assert scene.says == encode_attrs(ATTRS)
-            assert scene.keeper.conflict is None
+            assert not scene.conflict
 
     run_jumping(scenario())
 
@@ -401,7 +407,7 @@ def test_one_take_over_of_our_record_is_no_conflict(caplog: pytest.LogCaptureFix
                 scene.overwrite(TWIN)
                 await asyncio.sleep(PEACE)
                 assert scene.says == encode_attrs(ATTRS)
-                assert scene.keeper.conflict is None
+                assert not scene.conflict
 
     run_jumping(scenario())
     assert lines(caplog) == []
@@ -421,8 +427,8 @@ def test_a_host_that_shares_our_address_is_named_once_and_not_fought(caplog: pyt
             (line,) = lines(caplog)
             for part in ("172.16.41.131", "10.2.71.0/24", "02:00:00:00:00:02", "-public-ip", "/run/flannel/subnet.env"):
                 assert part in line
-            assert scene.keeper.conflict is not None
-            assert scene.keeper.conflict.casefold() == line.casefold()
+            assert scene.conflict
+            assert scene.conflict.casefold() == line.casefold()
 
     run_jumping(scenario())
 
@@ -433,14 +439,14 @@ def test_a_conflict_is_over_when_our_record_stands(caplog: pytest.LogCaptureFixt
             for _ in range(2):
                 scene.overwrite(TWIN)
                 await asyncio.sleep(1)
-            conflicts = [scene.keeper.conflict]
+            conflicts = [scene.conflict]
             await asyncio.sleep(PEACE + 2 * CLOCK_EVERY)
             assert scene.says == encode_attrs(ATTRS)
-            conflicts.append(scene.keeper.conflict)
+            conflicts.append(scene.conflict)
             scene.overwrite(TWIN)
             await asyncio.sleep(60)
-            conflicts.append(scene.keeper.conflict)
-            assert [each is None for each in conflicts] == [False, True, True]
+            conflicts.append(scene.conflict)
+            assert [bool(each) for each in conflicts] == [True, False, False]
 
     run_jumping(scenario())
 
@@ -448,7 +454,7 @@ def test_a_conflict_is_over_when_our_record_stands(caplog: pytest.LogCaptureFixt
 def test_a_subnet_that_goes_to_another_host_amid_a_conflict_is_lost_within_a_minute() -> None:
     async def scenario() -> None:
         async with keeping() as scene:
-            while scene.keeper.conflict is None or scene.says == encode_attrs(ATTRS):
+            while not scene.conflict or scene.says == encode_attrs(ATTRS):
                 scene.overwrite(TWIN)
                 await asyncio.sleep(5)
             scene.overwrite(OTHERS)
@@ -476,9 +482,9 @@ def test_the_other_host_is_described_whatever_it_published(
             for _ in range(2):
                 scene.overwrite(replace(TWIN, backend_data=data))
                 await asyncio.sleep(1)
-            assert scene.keeper.conflict is not None
-            assert shown in scene.keeper.conflict
-            assert len(scene.keeper.conflict) < 700
+            assert scene.conflict
+            assert shown in scene.conflict
+            assert len(scene.conflict) < 700
 
     run_jumping(scenario())
 

@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
+from pyflannel.conditions import CACHE
+from pyflannel.health import Health
 from pyflannel.store.keys import config_key
 from pyflannel.store.lastknown import BadCache, LastKnown, last_line, lines, read
 
@@ -140,16 +142,22 @@ def _sync_directory(directory: Path) -> None:
 class Cache:
     """Keeps one file at what is known."""
 
-    def __init__(self, file: Path, known: Callable[[], LastKnown], jitter: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        known: Callable[[], LastKnown],
+        jitter: Callable[[float], float],
+        health: Health | None = None,
+    ) -> None:
         """``known`` is asked on the event loop whenever it is time to save; what it returns is not kept.
 
         ``jitter`` spreads a delay, so that the hosts of a rack do not all write in the same second.
         """
         self._file, self._known, self._jitter = file, known, jitter
+        self._health = health or Health()
         self._changed = asyncio.Event()
         self._saving: asyncio.Future[int] | None = None
         self._fingerprint: int | None = None
-        self._said = ""
 
     def note(self) -> None:
         """Something changed that the file should know.  Costs nothing, and may be said as often as one likes."""
@@ -194,15 +202,11 @@ class Cache:
             self._changed.set()
             self._complain(exc.strerror or str(exc))
         else:
-            if self._said:
-                self._said = ""
-                log.info("Can save the last known state to %s again", self._file)
+            self._health.clear(CACHE, said=f"Can save the last known state to {self._file} again")
 
     def _complain(self, reason: str) -> None:
-        if reason != self._said:
-            self._said = reason
-            text = "Could not save the last known state, which a start without the store would need, to %s: %s"
-            log.warning(text, self._file, reason)
+        what = "Could not save the last known state, which a start without the store would need"
+        self._health.set(CACHE, f"{what}, to {self._file}: {reason}")
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Final, TextIO
@@ -163,21 +163,3 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other.name != handler.name] + [handler]
     logging.getLogger("pyflannel").setLevel(verbosity.lowest)
-
-
-class OnChange:
-    """Says a line once, and then again only when it changes: for what is found anew at every retry."""
-
-    def __init__(self) -> None:
-        """Nothing has been said yet."""
-        self._said: dict[Hashable, str] = {}
-
-    def log(self, logger: logging.Logger, level: int, key: Hashable, message: str) -> None:
-        """Log ``message`` unless it is what was last logged under ``key``."""
-        if self._said.get(key) != message:
-            self._said[key] = message
-            logger.log(level, "%s", message, stacklevel=2)
-
-    def settle(self, key: Hashable) -> bool:
-        """Forget ``key``, so that the same trouble is worth a line when it comes back; False if there was none."""
-        return self._said.pop(key, None) is not None

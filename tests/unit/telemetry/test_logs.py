@@ -17,7 +17,6 @@ from pyflannel.settings import LogFormat, Settings
 from pyflannel.telemetry.logs import (
     BacktraceAt,
     JsonFormatter,
-    OnChange,
     Redactor,
     TextFormatter,
     Verbosity,
@@ -232,35 +231,3 @@ def test_the_place_asked_for_with_log_backtrace_at_dumps_the_stack() -> None:
     _, title, *frames = stream.getvalue().splitlines()
     assert title == "Stack (most recent call last):"
     assert frames[-2].endswith("in caller")
-
-
-def test_a_line_is_said_again_only_when_it_changes() -> None:
-    stream = logged(Settings())
-    said = OnChange()
-    for count in (1, 1, 2, 2, 1):
-        said.log(LOG, logging.ERROR, "config", f"tried {count}")
-    assert [line[-1] for line in stream.getvalue().splitlines()] == ["1", "2", "1"]
-
-
-def test_what_is_said_of_one_thing_does_not_silence_another() -> None:
-    stream = logged(Settings())
-    said = OnChange()
-    said.log(LOG, logging.ERROR, "a", "100% broken")
-    said.log(LOG, logging.ERROR, "b", "100% broken")
-    assert stream.getvalue().count("100% broken") == 2
-
-
-def test_settled_trouble_is_news_when_it_comes_back() -> None:
-    stream = logged(Settings())
-    said = OnChange()
-    assert not said.settle("a")
-    said.log(LOG, logging.ERROR, "a", "broken")
-    assert said.settle("a")
-    said.log(LOG, logging.ERROR, "a", "broken")
-    assert stream.getvalue().count("broken") == 2
-
-
-def test_the_line_names_the_file_of_whoever_said_it() -> None:
-    stream = logged(Settings())
-    OnChange().log(LOG, logging.INFO, "a", "x")
-    assert " test_logs.py:" in stream.getvalue()
