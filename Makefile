@@ -6,7 +6,10 @@ BIN     = $(VENV)/bin
 SHELL   = /bin/sh
 
 # The tools the lanes drive: a store, a container engine, the firewall, traffic.
-PACKAGES = etcd-server etcd-client docker.io iptables nftables iproute2 iperf3 busybox-static iputils-ping util-linux
+PACKAGES = etcd-server etcd-client docker.io iptables nftables iproute2 iperf3 busybox-static iputils-ping util-linux \
+           wireguard-go wireguard-tools
+# And what another kernel is booted with, in an emulated machine.
+VM_PACKAGES = qemu-system-x86 kmod
 PROMISE ?=
 
 .DEFAULT_GOAL := help
@@ -42,8 +45,14 @@ check: install ## format, lint, types, import contracts, unit and property tests
 	$(BIN)/pytest -q tests/unit tests/property tests/golden
 
 .PHONY: test
-test: check tools ## every lane: the above, then real stores, real kernel, real Docker
+test: check tools ## every lane: the above, then real stores, real kernel, real Docker, and another kernel
 	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/contract tests/netns tests/e2e
+	$(MAKE) test-vm
+
+.PHONY: test-vm
+test-vm: install tools ## the namespace tests on Debian's stock kernel, in an emulated machine
+	@contrib/install-tools $(VM_PACKAGES)
+	$(BIN)/python -m tests.vm
 
 .PHONY: soak
 soak: install tools ## half an hour of random faults against a running agent; SOAK_SECONDS=N for another time
@@ -64,4 +73,4 @@ format: install ## rewrite the code the way `make check` wants it
 
 .PHONY: clean
 clean: ## remove what the targets above made in this checkout
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
