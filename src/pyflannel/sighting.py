@@ -73,7 +73,8 @@ def contradicts(sightings: Iterable[Sighting], want: Mapping[Key, Item], scope: 
             case Lost() | Changed():
                 return True
             case Replaced(dst, metric):
-                if any((Route, dst, metric, dev) in want for dev in scope.devices | scope.borrowed):
+                devices = scope.devices | scope.borrowed
+                if any((Route, dst, metric, dev, universe) in want for dev in devices for universe in (False, True)):
                     return True
             case Seen(Link(up=False) as item) if item.key in want and _is_news(item, want, scope):
                 return True

@@ -6,7 +6,7 @@ import subprocess
 import time
 from ipaddress import IPv4Address, IPv4Network
 
-from pyflannel.backends.vxlan import METRICS
+from pyflannel.backends.metric import METRICS
 from pyflannel.diff import Put
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.state import FdbEntry, Item, Mac, Neighbour, Route

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.capabilities import SLOWNESS
 from tests.support.namespaces import Namespace, bridge
 
 EMPTY = ("/run", "/var/lib/flannel", "/var/lib/docker")
@@ -124,7 +125,11 @@ def stop(process: subprocess.Popen[bytes], patience: float = 20.0) -> int:
 
 
 def eventually(condition: Callable[[], object], what: str, patience: float = 20.0) -> None:
-    """Wait until ``condition()`` is true; ``AssertionError`` naming ``what`` if it does not come."""
+    """Wait until ``condition()`` is true; ``AssertionError`` naming ``what`` if it does not come.
+
+    ``patience`` is in seconds of a usual machine.
+    """
+    patience *= SLOWNESS
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"waited {patience:.0f} s in vain: {what}"

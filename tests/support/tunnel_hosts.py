@@ -19,11 +19,11 @@ from typing import Self
 
 from pyflannel.linux.netns import inside
 from pyflannel.tunnel.control import Remote, listen
-from pyflannel.tunnel.device import SOL_UDP, UDP_GRO, Tun, open_socket
+from pyflannel.tunnel.device import QUEUE_LENGTH, SOL_UDP, UDP_GRO, Tun, open_socket
 from pyflannel.tunnel.engine import Own
 from pyflannel.tunnel.peers import Endpoint
 from tests.support.machines import stop
-from tests.support.namespaces import Namespace, veth
+from tests.support.namespaces import Namespace, bridge, veth
 
 NETWORK = IPv4Network("10.1.0.0/16")
 DEVICE = "flannel0"
@@ -44,9 +44,15 @@ class Host:
         self.process: subprocess.Popen[bytes] | None = None
         self.tun: Tun | None = None
         self.socket: socket.socket | None = None
+        self.container: Namespace | None = None
 
     peer: Host
     """The other one."""
+
+    @property
+    def end(self) -> tuple[Namespace, str]:
+        """Where programs run that speak through the tunnel, and at which address: the container, if there is one."""
+        return (self.space, self.inner) if self.container is None else (self.container, str(self.subnet[2]))
 
     def close(self) -> None:
         """End the forwarder and take everything away."""
@@ -54,6 +60,21 @@ class Host:
             stop(self.process)
         self.let_go()
         self.space.delete()
+        if self.container is not None:
+            self.container.delete()
+
+    def settle_in(self, mtu: int = CABLE_MTU - OVERHEAD) -> None:
+        """A container behind a bridge, as Docker makes it."""
+        self.container = container = Namespace("tun-c")
+        gateway = str(self.subnet[1])
+        self.space.shell("echo 1 >/proc/sys/net/ipv4/ip_forward")
+        veth(self.space, "cable", container, "eth0")
+        bridge(self.space, "docker0", "cable")
+        for space, dev, address in ((self.space, "docker0", gateway), (container, "eth0", str(self.subnet[2]))):
+            space.run(f"ip address add {address}/24 dev {dev}")
+            space.run(f"ip link set {dev} mtu {mtu}")
+        self.space.run(f"ip link set cable mtu {mtu}")
+        container.run(f"ip route add default via {gateway}")
 
     def open(self, *, vnet: bool = True) -> tuple[Tun, socket.socket]:
         """Make the device and the socket as the agent does (compat §5.1)."""
@@ -87,6 +108,7 @@ class Host:
         """Forward with ours, reached at ``control``."""
         remote = self.launch(control, language)
         tun, sock = self.open(vnet=vnet)
+        self.space.run(f"ip link set {DEVICE} txqueuelen {QUEUE_LENGTH}")
         remote.start(tun.fd, sock.fileno())
         self.let_go()
         self.tell(remote)

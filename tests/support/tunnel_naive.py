@@ -14,8 +14,8 @@ import sys
 
 
 def aged(packet: bytes) -> bytes | None:
-    """The IPv4 packet with its TTL one lower, its header checksum computed anew; None if it has come to its end."""
-    if len(packet) < 20 or packet[8] <= 1:
+    """The IPv4 packet with its TTL one lower, its header checksum computed anew; None if it goes no further."""
+    if len(packet) < 20 or packet[0] >> 4 != 4 or packet[8] <= 1:
         return None
     size = (packet[0] & 15) * 4
     header = bytearray(packet[:size])

@@ -3,8 +3,8 @@
     python -m pyflannel.tunnel.forwarder --control-fd=3
 
 The descriptor is a listening AF_UNIX SOCK_SEQPACKET socket (``control.listen``); ``messages`` says what is spoken
-there. Without an agent it goes on forwarding as it was last told.  It ends when it is told so, has handed over, or the
-device is gone.
+there. Without an agent it goes on forwarding as it was last told.  It ends when it is told so, has handed over, the
+device is gone, or there never was one and the agent has left.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Sequence
 from itertools import islice
 
+import pyflannel
 from pyflannel.tunnel import batch, messages
 from pyflannel.tunnel.batch import Batch
-from pyflannel.tunnel.control import DESCRIPTORS
+from pyflannel.tunnel.control import DESCRIPTORS, peer_user
 from pyflannel.tunnel.device import Tun
 from pyflannel.tunnel.engine import Engine
 from pyflannel.tunnel.loop import Loop
-from pyflannel.tunnel.messages import Answer, Done, Refused, Request, Statistics, Status
+from pyflannel.tunnel.messages import Answer, Done, Refused, Request, Routes, Statistics, Status
 from pyflannel.tunnel.peers import Table
 from pyflannel.tunnel.pump import DeviceGone, Pump
 
@@ -120,6 +120,8 @@ class Forwarder:
                 return self._set_routes(request, session)
             case messages.ChangeRoutes():
                 return self._change_routes(request)
+            case messages.ListRoutes(first):
+                return self._list_routes(first)
             case messages.GetStatistics(first):
                 return self._statistics(first)
             case messages.Stop():
@@ -132,11 +134,23 @@ class Forwarder:
             version=messages.VERSION,
             pid=os.getpid(),
             language=self._batch.language,
-            device="" if self._tun is None else self._tun.name,
+            device=self._device(),
             address=f"{host}:{port}" if host else "",
             generation=self._generation,
             routes=len(self._engine.table),
+            own=self._engine.own,
+            release=pyflannel.__version__,
         )
+
+    def _device(self) -> str:
+        """Its name; empty if there is none, or none any more, though we have not come to notice."""
+        try:
+            if self._tun is not None:
+                self._tun.ask()
+                return self._tun.name
+        except OSError as error:
+            logger.debug("asking for the device: %s", error)
+        return ""
 
     def _start(self, fds: list[int]) -> Answer:
         if self._tun is not None:
@@ -181,6 +195,11 @@ class Forwarder:
         self._generation = request.after
         return Done()
 
+    def _list_routes(self, first: int) -> Routes:
+        most = messages.ROUTES_PER_MESSAGE
+        routes = tuple(self._engine.table.routes(first, most + 1))
+        return Routes(self._generation, routes[:most], len(routes) > most)
+
     def _statistics(self, first: int) -> Statistics:
         peers = tuple(islice(self._engine.table.peers, first, first + messages.PEERS_PER_ANSWER + 1))
         some = tuple((peer.endpoint, peer.counters) for peer in peers[: messages.PEERS_PER_ANSWER])
@@ -212,6 +231,9 @@ class Forwarder:
         self._sessions.discard(session)
         self._loop.unwatch(session.sock.fileno())
         session.sock.close()
+        if self._tun is None and not self._sessions:
+            # Whoever started us has gone before there was anything to do, and nobody will look for us.
+            self._loop.stop()
 
     def _forget_device(self) -> None:
         if self._tun is not None:
@@ -230,12 +252,8 @@ class _Session:
         self.generation = self.part = 0
 
     def is_trusted(self) -> bool:
-        """Root, or whoever runs us (unix(7), SO_PEERCRED)."""
-        raw = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return _UCRED.unpack(raw)[1] in (0, os.geteuid())
-
-
-_UCRED = struct.Struct("=iII")
+        """Root, or whoever runs us."""
+        return peer_user(self.sock) in (0, os.geteuid())
 
 
 def main(words: Sequence[str] | None = None) -> int:

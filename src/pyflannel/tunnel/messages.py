@@ -5,7 +5,8 @@ Rules of this file
      descriptors beside it.  Every request gets one answer, in order: ``Done``, ``Status``, ``Statistics`` or
      ``Refused``.
   2. Every message carries ``VERSION``.  A forwarder outlives the agent that started it, so the next agent may speak a
-     newer one: any version understands the ``hello`` and ``hand-over`` of any other, and nothing else.
+     newer one: any version understands the ``hello``, ``list`` and ``hand-over`` of any other, and nothing else.
+     That is what it takes to go on with another forwarder as if nothing had happened.
   3. Fields that are not known are ignored, so that some may be added without a new version.
 """
 
@@ -28,6 +29,7 @@ LIMIT: Final = 64 << 10
 ROUTES_PER_MESSAGE: Final = 250
 """Reading as many takes 2 ms, during which nothing is forwarded."""
 PEERS_PER_ANSWER: Final = 100
+NOWHERE: Final = Own()
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 Object: TypeAlias = Mapping[str, JSON]
@@ -78,6 +80,13 @@ class ChangeRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class ListRoutes:
+    """``ROUTES_PER_MESSAGE`` of the routes in use, from this one on.  Answered by ``Routes``."""
+
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GetStatistics:
     """The counters of ``PEERS_PER_ANSWER`` peers, from this one on.  Answered by ``Statistics``."""
 
@@ -97,7 +106,7 @@ class Stop:
     """Close both descriptors and end; the device is gone then unless somebody else holds it."""
 
 
-Request: TypeAlias = Hello | Start | SetOwn | SetRoutes | ChangeRoutes | GetStatistics | HandOver | Stop
+Request: TypeAlias = Hello | Start | SetOwn | SetRoutes | ChangeRoutes | ListRoutes | GetStatistics | HandOver | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,20 @@ class Status:
     generation: int
     """Of the routes in use, 0 before the first."""
     routes: int
+    own: Own = NOWHERE
+    release: str = ""
+    """Of pyflannel, whose code it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Some of the routes in use."""
+
+    generation: int
+    """As in ``Status``: parts of two generations do not belong together."""
+    routes: tuple[Route, ...]
+    more: bool
+    """Whether there are routes behind the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +163,7 @@ class Statistics:
     rest: Counters
 
 
-Answer: TypeAlias = Done | Refused | Status | Statistics
+Answer: TypeAlias = Done | Refused | Status | Routes | Statistics
 
 
 def encode_request(request: Request) -> bytes:
@@ -162,7 +185,11 @@ def decode_request(raw: bytes) -> Request:
 def encode_answer(answer: Answer) -> bytes:
     """As it goes over the socket."""
     if isinstance(answer, Status):
-        return _pack({"status": {name: getattr(answer, name) for name in Status.__slots__}})
+        fields: dict[str, JSON] = {name: getattr(answer, name) for name in Status.__slots__ if name != "own"}
+        return _pack({"status": {**fields, "own": _write_own(answer.own)}})
+    if isinstance(answer, Routes):
+        listed: Object = {"generation": answer.generation, "routes": _write_routes(answer.routes), "more": answer.more}
+        return _pack({"listed": listed})
     if isinstance(answer, Statistics):
         peers: list[JSON] = [[_write_endpoint(endpoint), _write_counters(one)] for endpoint, one in answer.peers]
         return _pack({"statistics": {"peers": peers, "more": answer.more, "rest": _write_counters(answer.rest)}})
@@ -176,6 +203,9 @@ def decode_answer(raw: bytes) -> Answer:
         return Refused(_text(body, "refused"))
     if "status" in body:
         return _read_status(_object(body["status"]))
+    if "listed" in body:
+        listed = _object(body["listed"])
+        return Routes(_number(listed, "generation"), _read_routes(listed, "routes"), listed.get("more") is True)
     if "statistics" in body:
         return _read_statistics(_object(body["statistics"]))
     if "done" in body:
@@ -195,30 +225,34 @@ def parts_of(generation: int, routes: Sequence[Route]) -> list[SetRoutes]:
 def _fields(request: Request) -> dict[str, JSON]:
     match request:
         case SetOwn(own):
-            addresses = {"ipv4": None if own.ipv4 is None else str(own.ipv4), "ipv6": str(own.ipv6 or "") or None}
-            return {"subnets": [str(subnet) for subnet in own.subnets], **addresses}
+            return _write_own(own)
         case SetRoutes(generation, part, parts, routes):
             return {"generation": generation, "part": part, "parts": parts, "routes": _write_routes(routes)}
         case ChangeRoutes(before, after, add, remove):
             removed = [str(network) for network in remove]
             return {"before": before, "after": after, "add": _write_routes(add), "remove": removed}
-        case GetStatistics(first):
+        case ListRoutes(first) | GetStatistics(first):
             return {"first": first}
         case _:
             return {}
 
 
-def _read_own(body: Object) -> SetOwn:
+def _write_own(own: Own) -> dict[str, JSON]:
+    ipv4, ipv6 = (None if address is None else str(address) for address in (own.ipv4, own.ipv6))
+    return {"subnets": [str(subnet) for subnet in own.subnets], "ipv4": ipv4, "ipv6": ipv6}
+
+
+def _read_own(body: Object) -> Own:
     ipv4, ipv6 = _address(body, "ipv4"), _address(body, "ipv6")
     if isinstance(ipv4, IPv6Address) or isinstance(ipv6, IPv4Address):
         raise BadMessage(f"ipv4 {ipv4} and ipv6 {ipv6}: of the other family")
-    return SetOwn(Own(tuple(_network(item) for item in _list(body, "subnets")), ipv4, ipv6))
+    return Own(tuple(_network(item) for item in _list(body, "subnets")), ipv4, ipv6)
 
 
 _REQUESTS: Final[Mapping[str, Callable[[Object], Request]]] = {
     "hello": lambda _: Hello(),
     "start": lambda _: Start(),
-    "own": _read_own,
+    "own": lambda body: SetOwn(_read_own(body)),
     "routes": lambda body: SetRoutes(
         _number(body, "generation"), _number(body, "part"), _number(body, "parts"), _read_routes(body, "routes")
     ),
@@ -228,6 +262,7 @@ _REQUESTS: Final[Mapping[str, Callable[[Object], Request]]] = {
         _read_routes(body, "add"),
         tuple(_network(item) for item in _list(body, "remove")),
     ),
+    "list": lambda body: ListRoutes(_number(body, "first")),
     "statistics": lambda body: GetStatistics(_number(body, "first")),
     "hand-over": lambda _: HandOver(),
     "stop": lambda _: Stop(),
@@ -238,25 +273,26 @@ _NAMES: Final[Mapping[type[Request], str]] = {
     SetOwn: "own",
     SetRoutes: "routes",
     ChangeRoutes: "change",
+    ListRoutes: "list",
     GetStatistics: "statistics",
     HandOver: "hand-over",
     Stop: "stop",
 }
-_TIMELESS: Final = frozenset(("hello", "hand-over"))
+_TIMELESS: Final = frozenset(("hello", "list", "hand-over"))
 _COUNTS: Final = ("packets_out", "bytes_out", "packets_in", "bytes_in")
 
 
 def _read_status(body: Object) -> Status:
-    numbers = {name: _number(body, name) for name in ("version", "pid", "generation", "routes")}
-    texts = {name: _text(body, name) for name in ("language", "device", "address")}
     return Status(
-        version=numbers["version"],
-        pid=numbers["pid"],
-        language=texts["language"],
-        device=texts["device"],
-        address=texts["address"],
-        generation=numbers["generation"],
-        routes=numbers["routes"],
+        version=_number(body, "version"),
+        pid=_number(body, "pid"),
+        language=_text(body, "language"),
+        device=_text(body, "device"),
+        address=_text(body, "address"),
+        generation=_number(body, "generation"),
+        routes=_number(body, "routes"),
+        own=_read_own(_object(body["own"])) if "own" in body else NOWHERE,
+        release=_text(body, "release") if "release" in body else "",
     )
 
 
@@ -290,11 +326,8 @@ def _write_endpoint(endpoint: Endpoint) -> list[JSON]:
 
 
 def _read_routes(body: Object, name: str) -> tuple[Route, ...]:
-    found = []
-    for item in _list(body, name):
-        network, host, port = _items(item, 3)
-        found.append((_network(network), _endpoint(host, port)))
-    return tuple(found)
+    items = (_items(item, 3) for item in _list(body, name))
+    return tuple((_network(network), _endpoint(host, port)) for network, host, port in items)
 
 
 def _endpoint(host: JSON, port: JSON) -> Endpoint:
@@ -321,12 +354,6 @@ def _address(body: Object, name: str) -> IPv4Address | IPv6Address | None:
         raise BadMessage(str(error)) from error
 
 
-def _string(value: JSON) -> str:
-    if not isinstance(value, str):
-        raise BadMessage(f"expected a text, found {value!r}")
-    return value
-
-
 def _number(body: Object, name: str) -> int:
     value = body.get(name)
     if not isinstance(value, int) or value < 0:
@@ -335,9 +362,12 @@ def _number(body: Object, name: str) -> int:
 
 
 def _text(body: Object, name: str) -> str:
-    value = body.get(name)
+    return _string(body.get(name), f"{name}: ")
+
+
+def _string(value: JSON, where: str = "") -> str:
     if not isinstance(value, str):
-        raise BadMessage(f"{name}: expected a text, found {value!r}")
+        raise BadMessage(f"{where}expected a text, found {value!r}")
     return value
 
 

@@ -52,6 +52,10 @@ class Table:
     def __len__(self) -> int:
         return len(self._routes)
 
+    def routes(self, first: int, count: int) -> Iterable[tuple[Network, Endpoint]]:
+        """Some of all, in an order that stays as it is until the table changes."""
+        return ((network, peer.endpoint) for network, peer in self._routes.items(first, count))
+
     @property
     def peers(self) -> Iterable[Peer]:
         """All that a route leads to, in the order in which they came."""

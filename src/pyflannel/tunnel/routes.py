@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -37,11 +38,17 @@ class Routes(Generic[V]):
                 return value
         return None
 
-    def values(self) -> Iterator[V]:
-        """What the networks lead to, once for each network."""
-        for family in self._families.values():
-            for _, prefixes in family.by_length:
-                yield from prefixes.values()
+    def items(self, first: int = 0, count: int | None = None) -> Iterator[tuple[Network, V]]:
+        """So many networks, from one of them on, and what they lead to; the order is the same until they change."""
+        every = (
+            (kind, prefix << shift, bits - shift, value)
+            for kind, bits, family in ((IPv4Network, 32, self._families[4]), (IPv6Network, 128, self._families[6]))
+            for shift, prefixes in family.by_length
+            for prefix, value in prefixes.items()
+        )
+        # Making a network of a number takes far longer than passing over it.
+        for kind, address, length, value in islice(every, first, None if count is None else first + count):
+            yield kind((address, length)), value
 
     def __len__(self) -> int:
         return sum(len(prefixes) for family in self._families.values() for _, prefixes in family.by_length)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyflannel.tunnel import messages
-from pyflannel.tunnel.control import ControlError, Remote, launch, listen
+from pyflannel.tunnel.control import ControlError, Remote, Silent, launch, listen
 
 
 def test_where_nobody_listens_there_is_no_forwarder(tmp_path: Path) -> None:
@@ -41,20 +41,50 @@ def test_only_our_own_user_may_connect(tmp_path: Path) -> None:
 
 def test_a_launched_forwarder_answers_at_once_and_outlives_the_connection(tmp_path: Path) -> None:
     path = tmp_path / "tunnel.sock"
-    with launch(path) as first:
-        pid = first.hello().pid
+    first, pid = launch(path)
     again = Remote.connect(path)
     assert again is not None
+    assert first.hello().pid == pid
+    first.close()
     with again:
         assert again.hello().pid == pid
         again.stop()
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_a_forwarder_learns_nothing_that_is_for_the_agent_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOTIFY_SOCKET", "FLANNELD_ETCD_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    remote, pid = launch(tmp_path / "tunnel.sock")
+    with remote:
+        remote.hello()
+        held = Path(f"/proc/{pid}/environ").read_bytes()
+        remote.stop()
+    os.waitpid(pid, 0)
+    assert b"secret" not in held
+    assert b"PATH=" in held
+
+
+def test_a_path_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path / "x" / "tunnel.sock", tmp_path / ("x" * 120)):
+        with pytest.raises(ControlError, match=f"{path}: "):
+            listen(path)
+
+
+def test_one_that_does_not_answer_is_told_from_one_that_is_gone() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, Remote(ours) as remote:
+        ours.settimeout(0.01)
+        with pytest.raises(Silent):
+            remote.hello()
+
+
 def test_where_a_forwarder_has_ended_the_next_one_can_start_at_once(tmp_path: Path) -> None:
     for _ in range(3):
-        with launch(tmp_path / "tunnel.sock") as remote:
-            pid = remote.hello().pid
+        remote, pid = launch(tmp_path / "tunnel.sock")
+        with remote:
             remote.stop()
         os.waitpid(pid, 0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pyflannel
 from pyflannel.tunnel import messages
 from pyflannel.tunnel.batch import PYTHON
 from pyflannel.tunnel.control import ControlError, Remote, listen
@@ -37,8 +38,9 @@ def remote(path: Path) -> Iterator[Remote]:
 
 
 def test_a_new_forwarder_serves_nothing(remote: Remote) -> None:
-    status = remote.hello()
-    assert status == messages.Status(messages.VERSION, os.getpid(), "Python", "", "", 0, 0)
+    assert remote.hello() == messages.Status(
+        messages.VERSION, os.getpid(), "Python", "", "", 0, 0, release=pyflannel.__version__
+    )
 
 
 def test_a_whole_table_takes_the_place_of_the_old_one(remote: Remote) -> None:
@@ -78,15 +80,35 @@ def test_changes_apply_to_the_generation_they_were_made_for(remote: Remote) -> N
     assert remote.hello().routes == 9
 
 
+def test_the_routes_in_use_can_be_read(remote: Remote) -> None:
+    assert remote.routes() == (0, [])
+    remote.set_routes(7, ROUTES)
+    generation, found = remote.routes()
+    assert (generation, sorted(found)) == (7, sorted(ROUTES))
+
+
+def test_a_place_in_the_overlay_can_be_read(remote: Remote) -> None:
+    own = Own((IPv4Network("10.1.1.0/24"),), IPv4Address("10.1.1.0"))
+    remote.set_own(own)
+    assert remote.hello().own == own
+
+
+def test_one_that_was_never_started_ends_with_its_agent(path: Path) -> None:
+    with Running(Forwarder(listen(path), PYTHON)):
+        one, two = Remote.connect(path), Remote.connect(path)
+        assert one is not None
+        assert two is not None
+        assert one.hello() == two.hello()
+        one.close()
+        assert two.hello().device == ""
+        two.close()
+
+
 def test_statistics_are_of_all_peers(remote: Remote) -> None:
     endpoints = [Endpoint(IPv4Address(0xC0000200 + number), 8285) for number in range(250)]
     remote.set_routes(1, [(network, endpoint) for (network, _), endpoint in zip(ROUTES, endpoints, strict=False)])
     statistics = remote.statistics()
     assert [endpoint for endpoint, _ in statistics.peers] == endpoints
-
-
-def test_own_address_is_taken(remote: Remote) -> None:
-    remote.set_own(Own((IPv4Network("10.1.1.0/24"),), IPv4Address("10.1.1.0")))
 
 
 def test_nothing_can_be_handed_over_before_the_start(remote: Remote) -> None:

@@ -23,6 +23,7 @@ REQUESTS: list[Request] = [
     messages.SetOwn(Own()),
     messages.SetRoutes(7, 0, 2, (ROUTE,)),
     messages.ChangeRoutes(7, 8, (ROUTE,), (IPv4Network("10.1.3.0/24"), IPv6Network("fd00::/64"))),
+    messages.ListRoutes(250),
     messages.GetStatistics(100),
     messages.HandOver(),
     messages.Stop(),
@@ -32,6 +33,8 @@ ANSWERS: list[Answer] = [
     messages.Done(),
     messages.Refused("no"),
     messages.Status(1, 42, "C", "flannel0", "192.0.2.1:8285", 7, 10),
+    messages.Status(1, 42, "C", "", "", 0, 0, Own(SUBNETS, IPv4Address("10.1.1.0")), "1.2.3"),
+    messages.Routes(7, (ROUTE,), True),
     messages.Statistics(((PEER, COUNTERS),), True, Counters()),
 ]
 
@@ -112,8 +115,12 @@ def test_a_bad_answer_is_told_from_a_good_one(raw: bytes) -> None:
 
 
 def test_another_version_is_understood_where_nothing_can_be_misunderstood() -> None:
-    for word, expected in (("hello", messages.Hello()), ("hand-over", messages.HandOver())):
-        assert messages.decode_request(json.dumps({"version": 99, "do": word}).encode()) == expected
+    requests = (("hello", messages.Hello()), ("list", messages.ListRoutes(7)), ("hand-over", messages.HandOver()))
+    for word, expected in requests:
+        assert messages.decode_request(json.dumps({"version": 99, "do": word, "first": 7}).encode()) == expected
+    status = {"version": 99, "pid": 7, "language": "C", "device": "", "address": "", "generation": 1, "routes": 2}
+    raw = json.dumps({"version": 99, "status": status}).encode()
+    assert messages.decode_answer(raw) == messages.Status(99, 7, "C", "", "", 1, 2)
     with pytest.raises(BadMessage, match="version 99"):
         messages.decode_request(json.dumps({"version": 99, "do": "stop"}).encode())
 

@@ -42,6 +42,15 @@ def test_a_super_packet_arrives_as_single_datagrams(bench: Bench) -> None:
     assert bench.datagrams() == replace(OUT, ttl=63).tcp_segments(bytes(50000), 1000)
 
 
+def test_large_frames_are_sent_before_more_are_read(bench: Bench) -> None:
+    for _ in range(3):
+        bench.device.send(OUT.tcp_super(bytes(40000), 1000))
+    for left in (True, True, False):
+        bench.turn()
+        assert len(bench.datagrams()) == 40
+        assert bench.has_unread_frames() == left
+
+
 def test_a_run_that_arrives_is_one_frame(bench: Bench) -> None:
     segments = IN.tcp_segments(bytes(5000), 1000)
     bench.send_run(b"".join(segments), len(segments[0]))

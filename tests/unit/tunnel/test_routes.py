@@ -53,7 +53,16 @@ def test_removing_uncovers_the_wider_network() -> None:
     assert find(routes, "10.1.2.3") == "net"
     assert routes.remove(IPv4Network("10.1.2.0/24")) is None
     assert routes.remove(IPv4Network("10.1.0.0/17")) is None
-    assert list(routes.values()) == ["net"]
+    assert list(routes.items()) == [(IPv4Network("10.1.0.0/16"), "net")]
+
+
+def test_the_table_can_be_read_part_by_part() -> None:
+    routes = table(net="10.1.0.0/16", one="10.1.2.0/24", two="10.1.3.0/24")
+    routes.add(IPv6Network("fd00::/48"), "six")
+    whole = list(routes.items())
+    assert sorted(value for _, value in whole) == ["net", "one", "six", "two"]
+    assert dict(whole)[IPv6Network("fd00::/48")] == "six"
+    assert [entry for first in range(0, 6, 2) for entry in routes.items(first, 2)] == whole
 
 
 def test_the_families_are_apart() -> None:
