@@ -8,18 +8,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from pyflannel.backends import hostgw, vxlan
+from pyflannel.backends import alloc, extension, hostgw, ipip, udp, vxlan, wireguard
 from pyflannel.backends.api import Backend
 from pyflannel.lease.network import ConfigError, NetworkConfig
 
 BACKENDS: Final[dict[str, Callable[[NetworkConfig], Backend]]] = {
+    "alloc": alloc.from_config,
+    "extension": extension.from_config,
     "host-gw": hostgw.from_config,
+    "ipip": ipip.from_config,
+    "udp": udp.from_config,
     "vxlan": vxlan.from_config,
+    "wireguard": wireguard.from_config,
 }
+
+FIXED_NAMES: Final = frozenset((ipip.DEVICE, udp.DEV, wireguard.DEV, wireguard.DEV_V6))
+"""Devices that have the same name in every network."""
+
+_CLOUD: Final = (
+    "it wrote routes through a cloud's API; take vxlan, which needs nothing of the cloud, or host-gw where all hosts "
+    "share a subnet and the cloud's check of source and destination addresses is off"
+)
+UNSUPPORTED: Final[dict[str, str]] = {
+    "ipsec": "it left keys, policies and repair to a strongSwan daemon; take wireguard, which encrypts as well",
+    "ali-vpc": _CLOUD,
+    "alivpc": _CLOUD,
+    "aws-vpc": _CLOUD,
+    "gce": _CLOUD,
+    "tencent-vpc": _CLOUD,
+}
+"""Backends of flannel's, of today or former times, which there are no plans for: why, and what to use instead."""
+
+
+class NotSupported(ConfigError):
+    """The network asks for a backend of flannel's which we do not have: another one has to be configured."""
 
 
 def from_config(config: NetworkConfig) -> Backend:
-    """The backend a network asks for; ``ConfigError`` if there is no such backend or its options are wrong."""
+    """The backend a network asks for.
+
+    ``NotSupported`` if that is one of ``UNSUPPORTED``; ``ConfigError`` if there is no such backend at all, or its
+    options are wrong.
+    """
+    if (advice := UNSUPPORTED.get(config.backend_type)) is not None:
+        raise NotSupported(f'Backend.Type "{config.backend_type}" is not supported: {advice}')
     try:
         build = BACKENDS[config.backend_type]
     except KeyError:

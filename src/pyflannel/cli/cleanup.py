@@ -30,8 +30,8 @@ from pyflannel.settings import Settings
 def cleanup(dry_run: bool, yes: bool, no_defaults: bool, flags: tuple[str, ...]) -> None:
     """Remove what flanneld left on this host, and only that.
 
-    Its vxlan devices with all that is on them, its chains in the firewall, subnet.env and its state files.  Containers
-    can then no longer reach those of other hosts.  Stop flanneld first: a running one puts everything back.
+    Its devices with all that is on them, its chains and tables in the firewall, subnet.env and its state files.
+    Containers can then no longer reach those of other hosts.  Stop flanneld first: a running one puts everything back.
 
     The lease stays in the store and, unless it is a reservation, runs out within 24 hours; until then this host gets
     the same subnet again.
@@ -70,6 +70,9 @@ def lines(found: Leftovers) -> Iterator[str]:
     for family, faults in found.firewall:
         yield f"# in the firewall for IPv{family}"
         yield from restoration(family, faults)
+    if found.tables:
+        yield "# in nftables"
+        yield from (f"nft delete table inet {name}" for name in found.tables)
     if found.objects:
         yield "# in the kernel"
         yield from (spell(Cut(item)) for item in found.objects)

@@ -11,6 +11,7 @@ from typing import TextIO
 import click
 
 from pyflannel import backends
+from pyflannel.cli.terminal import Unsupported
 from pyflannel.lease.network import ConfigError, IPv4Range, IPv6Range, NetworkConfig, parse_network_config
 
 
@@ -22,12 +23,16 @@ def config() -> None:
 @config.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
 def check(file: TextIO) -> None:
-    """Check FILE (- for standard input) as flanneld would, and print what follows from it."""
+    """Check FILE (- for standard input) as flanneld would, and print what follows from it.
+
+    Exit status: 0 it can be used, 1 it cannot, 3 it asks for a backend that is not supported.
+    """
     try:
         network = parse_network_config(file.read())
         backend = backends.from_config(network)
     except (ConfigError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file.name}: {error}") from None
+        kind = Unsupported if isinstance(error, backends.NotSupported) else click.ClickException
+        raise kind(f"{file.name}: {error}") from None
     for name, value in facts(network):
         click.echo(f"{name:<14} {value}")
     for warning in (*network.warnings, *backend.warnings):

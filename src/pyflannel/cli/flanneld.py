@@ -4,8 +4,8 @@ The order is Go's: flags, ``-version``, environment, logging, checks.  A command
 Nothing heavy is imported before it is known that there is an agent to run.
 
 Exit status: 2 for a command line or a setting that is wrong.  ``-compat-exit-codes`` brings back Go's: 0 where flags
-cannot be parsed, 1 where what they say cannot be used.  With ``-dry-run`` 2 means that there is something to do, and
-whatever is wrong gives 1.
+cannot be parsed, 1 where what they say cannot be used.  With ``-dry-run`` 2 means that there is something to do, 3 that
+the network is configured for a backend which is not supported, and whatever else is wrong gives 1.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import click
 
 from pyflannel.cli import plan_view
 from pyflannel.cli.agent_settings import DEFAULTS, agent_settings, takes_agent_settings
-from pyflannel.cli.terminal import StatusOneCommand
-from pyflannel.plan import CannotTell, survey
+from pyflannel.cli.terminal import StatusOneCommand, Unsupported
+from pyflannel.plan import AnotherBackend, CannotTell, survey
 
 
 @click.command(cls=StatusOneCommand)
@@ -28,11 +28,13 @@ def plan(as_json: bool, no_defaults: bool, flags: tuple[str, ...]) -> None:
     the FLANNELD_... variables of the environment, then from /etc/default/flanneld.
 
     Lines that begin with # explain; the others are the change.  Exit status: 0 there is nothing to do, 2 there is
-    something, 1 it cannot be told.
+    something, 1 it cannot be told, 3 the network is configured for a backend that is not supported.
     """
     settings = agent_settings(flags, defaults=None if no_defaults else DEFAULTS)
     try:
         found = asyncio.run(survey(settings))
+    except AnotherBackend as error:
+        raise Unsupported(str(error)) from None
     except CannotTell as error:
         raise click.ClickException(str(error)) from None
     if as_json:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from pyflannel.plan import FileChange, Survey
     from pyflannel.settings import Settings
 
-NOTHING, FAILED, CHANGES = 0, 1, 2
-"""Exit statuses of a dry run."""
+NOTHING, FAILED, CHANGES, UNSUPPORTED = 0, 1, 2, 3
+"""Exit statuses of a dry run.  The last one says that the network is configured for a backend we do not support."""
 IDLE: Final = "nothing to do"
 
 
 def dry_run(settings: Settings) -> int:
     """``flanneld -dry-run``: print what a start would change, and return the exit status."""
-    from pyflannel.plan import CannotTell, survey
+    from pyflannel.plan import AnotherBackend, CannotTell, survey
 
     try:
         found = asyncio.run(survey(settings))
@@ -37,7 +37,7 @@ def dry_run(settings: Settings) -> int:
         import logging
 
         logging.getLogger(__name__).critical("%s", exc)
-        return FAILED
+        return UNSUPPORTED if isinstance(exc, AnotherBackend) else FAILED
     sys.stdout.writelines(f"{line}\n" for line in lines(found))
     return status(found)
 

@@ -1,5 +1,5 @@
 """What flannelctl's commands share: tables and progress, with rich on a terminal, as plain aligned text in a pipe;
-and an exit status for those whose 2 is taken.
+and exit statuses that mean something.
 
 rich is imported only when something is about to be drawn with it.
 """
@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from pyflannel.cli.plan_view import UNSUPPORTED
+
 if TYPE_CHECKING:
     from rich.status import Status
+
+
+class Unsupported(click.ClickException):
+    """The network asks for a backend that we do not support."""
+
+    exit_code = UNSUPPORTED
 
 
 class StatusOneError(click.UsageError):

@@ -49,6 +49,8 @@ TimeoutStartSec=infinity
 ExecStart={flanneld}
 Restart=on-failure
 RestartSec=2
+# The udp backend's forwarder outlives the agent, as the kernel's devices and routes do: no packet waits for a restart.
+KillMode=process
 LimitNOFILE=65536
 
 # subnet.env outlives the agent: Docker reads it again whenever it starts.

@@ -1,7 +1,7 @@
 """Running a program of the host's and waiting for what it says.
 
-The one place where we start other people's programs.  No shell is involved, ever; every run has a time limit; and
-nothing we started outlives the call, however it ends.
+The one place where we start other people's programs, but for the lines of ``linux.shell``.  No shell is involved; every
+run has a time limit; and nothing we started outlives the call, however it ends.
 """
 
 from __future__ import annotations

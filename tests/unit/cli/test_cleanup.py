@@ -16,7 +16,10 @@ FAULT = Fault("filter", "FLANNEL-FWD is still there", ("-F FLANNEL-FWD", "-X FLA
 
 def test_what_is_to_go_reads_as_commands() -> None:
     found = Leftovers(
-        (Misfit("flannel.1", "it is old", "vxlan"),), ((6, (FAULT,)),), (Path("/run/my files/subnet.env"),)
+        (Misfit("flannel.1", "it is old", "vxlan"),),
+        ((6, (FAULT,)),),
+        ("flannel-peers-1",),
+        (Path("/run/my files/subnet.env"),),
     )
     assert list(lines(found)) == [
         "# in the firewall for IPv6",
@@ -27,6 +30,8 @@ def test_what_is_to_go_reads_as_commands() -> None:
         "-X FLANNEL-FWD",
         "COMMIT",
         "END",
+        "# in nftables",
+        "nft delete table inet flannel-peers-1",
         "# in the kernel",
         "ip link del flannel.1",
         "# files",

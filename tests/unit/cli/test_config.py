@@ -43,9 +43,16 @@ def test_both_families_are_told_apart() -> None:
 
 
 def test_a_configuration_that_means_a_backend_we_do_not_have_fails() -> None:
-    result = check('{"Network":"10.2.0.0/16"}')
+    result = check('{"Network":"10.2.0.0/16","Backend":{"Type":"carrier-pigeon"}}')
     assert result.exit_code == 1
-    assert "'udp'" in result.stderr
+    assert "'carrier-pigeon'" in result.stderr
+
+
+def test_a_backend_that_is_not_supported_has_a_status_of_its_own() -> None:
+    result = check('{"Network":"10.2.0.0/16","Backend":{"Type":"aws-vpc"}}')
+    assert result.exit_code == 3
+    assert 'Backend.Type "aws-vpc" is not supported' in result.stderr
+    assert "take vxlan" in result.stderr
 
 
 def test_an_option_of_the_backend_that_means_nothing_is_a_warning() -> None:

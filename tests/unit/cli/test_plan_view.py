@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflannel.cli.plan_view import CHANGES, FAILED, IDLE, NOTHING, document, dry_run, lines, plain, restoration, status
+from pyflannel.cli.plan_view import (
+    CHANGES,
+    FAILED,
+    IDLE,
+    NOTHING,
+    UNSUPPORTED,
+    document,
+    dry_run,
+    lines,
+    plain,
+    restoration,
+    status,
+)
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault
 from pyflannel.footing import Configured
 from pyflannel.plan import FileChange, LeasePlan, Survey
 from pyflannel.settings import Settings
 from pyflannel.state import Route
+from pyflannel.store.local import LocalStore
 from tests.support.builders import backend, config, subnet, underlay
 
 FAULT = Fault("filter", "FORWARD does not lead to FLANNEL-FWD", ("-I FORWARD 1 -j FLANNEL-FWD",))
@@ -95,4 +110,20 @@ def test_no_foreign_text_reaches_a_terminal_as_anything_but_text(text: str) -> N
 
 def test_a_dry_run_that_cannot_be_told_prints_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert dry_run(Settings(kube_subnet_mgr=True)) == FAILED
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.needs("root")
+def test_a_dry_run_for_a_backend_that_is_not_supported_says_so_by_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(store=f"local:{tmp_path}/store.db")
+
+    async def configure() -> None:
+        store = LocalStore(tmp_path / "store.db", settings.etcd_prefix)
+        await store.write_config('{"Network":"10.2.0.0/16","Backend":{"Type":"gce"}}')
+        await store.close()
+
+    asyncio.run(configure())
+    assert dry_run(settings) == UNSUPPORTED
     assert capsys.readouterr().out == ""
