@@ -15,6 +15,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeVar
 
+from pyflannel.reach import NOBODY, Reach
 from pyflannel.state import IPAddress, IPInterface, Mac
 
 _A = TypeVar("_A", IPv4Address, IPv6Address)
@@ -91,6 +92,8 @@ class Underlay:
     """For the log: what made this one win."""
     mac: Mac | None = None
     """Of the interface, if it has one: no copy of this machine has the same."""
+    on_link: Reach = NOBODY
+    """Who could be a gateway; nobody where the network does not ask (``footing``)."""
 
 
 @dataclass(frozen=True, slots=True)

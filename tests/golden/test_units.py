@@ -65,6 +65,10 @@ def test_the_agent_keeps_subnet_env_over_a_restart_and_tells_when_it_is_ready() 
     assert (service["RuntimeDirectory"], service["RuntimeDirectoryPreserve"]) == ("flannel", "yes")
 
 
+def test_the_forwarder_outlives_the_agent() -> None:
+    assert parsed(CASES["flanneld.service"])["Service"]["KillMode"] == "process"
+
+
 @pytest.mark.needs("systemd")
 def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
     (tmp_path / "flanneld.service").write_text(units.flanneld_service("/bin/true"))

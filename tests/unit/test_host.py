@@ -20,6 +20,7 @@ from pyflannel.host import (
     lines,
     usable,
 )
+from pyflannel.reach import NOBODY
 
 
 def interface(index: int, name: str, *addresses: str, mtu: int = 1500, up: bool = True) -> Interface:
@@ -387,3 +388,7 @@ def test_log_lines_are_flannels() -> None:
         "Using 203.0.113.1 as external address",
         "Defaulting external v6 address to interface address (2001:db8::5)",
     )
+
+
+def test_a_choice_knows_of_nobody_on_the_link() -> None:
+    assert choose(HOST, Wish()).on_link == NOBODY

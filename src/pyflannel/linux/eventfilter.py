@@ -80,6 +80,8 @@ class Interest:
     """
     borrowed: frozenset[int] = frozenset()
     """Devices of which the routes of ``PROTO_FLANNEL`` count."""
+    led: frozenset[int] = frozenset()
+    """Devices of which all other routes count."""
 
 
 def program(interest: Interest) -> Program:
@@ -132,10 +134,16 @@ def _routes(interest: Interest) -> Program:
         *_accept_any(_turned(index) for index in sorted(interest.ours)),
         # Whoever adds a route of another protocol to a borrowed device does so beside ours, or takes its slot.
         Instruction(LOAD_BYTE, ROUTE_PROTOCOL),
-        Instruction(JUMP_IF_EQUAL, PROTO_FLANNEL, if_true=1),
-        Instruction(RETURN, DROP),
+        *_if(PROTO_FLANNEL, _through(interest.borrowed)),
+        *_through(interest.led),
+    )
+
+
+def _through(indices: frozenset[int]) -> Program:
+    """Accept the routes through one of these devices, if the offset of the attribute that names it is in X."""
+    return (
         Instruction(LOAD_WORD_AT_X, ATTRIBUTE.size),
-        *_accept_any(_turned(index) for index in sorted(interest.borrowed)),
+        *_accept_any(_turned(index) for index in sorted(indices)),
         Instruction(RETURN, DROP),
     )
 

@@ -8,8 +8,8 @@ Rules of this file
   4. Whenever it may have missed something it says so: after an overrun, and of a device that was made anew, because
      until its index was known nobody listened to what happened on it.
 
-Events of the underlay come as ``Changed`` and only if something changed: routers have the kernel repeat an address
-every few minutes.
+Events of the underlay come as ``Changed``, and those of addresses only if something changed: routers have the kernel
+repeat an address every few minutes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pyflannel.linux.errors import KernelError
 from pyflannel.linux.eventfilter import Interest, attach, program
 from pyflannel.linux.netlink import (
     DATAGRAM,
+    INTEGER,
     NLM_F_REPLACE,
     Conversation,
     Message,
@@ -66,7 +67,7 @@ class KernelEvents:
         ``OSError`` where the kernel does not let us listen.
         """
         self._netns, self._muted = netns, frozenset(muted)
-        self._scope, self._others = Scope(), frozenset[str]()
+        self._scope, self._others, self._led = Scope(), frozenset[str](), frozenset[str]()
         self._socket = open_socket(netns, receive_buffer)
         self._conversation = Conversation(open_socket(netns))
         try:
@@ -90,13 +91,14 @@ class KernelEvents:
         self._socket.close()
         self._conversation.close()
 
-    def watch(self, scope: Scope, others: Iterable[str] = ()) -> None:
+    def watch(self, scope: Scope, others: Iterable[str] = (), led: Iterable[str] = ()) -> None:
         """Tell of the devices in ``scope`` and all on them, and of ``others`` and their addresses, from now on.
 
+        ``led`` are those of the others of which the routes are told as well, but for ours.
         Look at the kernel after this, not before: then nothing falls between.  There is no need to call again when a
         device is made anew.  ``KernelError`` if the kernel does not say which devices there are.
         """
-        self._scope, self._others = scope, frozenset(others)
+        self._scope, self._others, self._led = scope, frozenset(others), frozenset(led)
         # By name first, so that a device which appears while we ask for those that are there is not missed.
         self._attach()
         reader = Reader(self._conversation, self._netns)
@@ -132,7 +134,7 @@ class KernelEvents:
                 if error.errno != errno.ENOBUFS:
                     raise
                 # Among what was lost may be that a device was made anew.
-                self.watch(self._scope, self._others)
+                self.watch(self._scope, self._others, self._led)
                 return (Lost(),)
             # Only the kernel is port 0.
             if sender == 0:
@@ -155,6 +157,7 @@ class KernelEvents:
             ours=frozenset(self._ours),
             others=frozenset(self._below),
             borrowed=frozenset(self._borrowed),
+            led=frozenset(index for index, name in self._below.items() if name in self._led),
             names=names,
             muted=self._muted,
         )
@@ -242,8 +245,8 @@ class KernelEvents:
 
     def _of_route(self, message: Message, gone: bool) -> Iterator[Sighting]:
         body = message.body
+        found = attributes(body, routes.RTMSG.size)
         if message.flags & NLM_F_REPLACE:
-            found = attributes(body, routes.RTMSG.size)
             family, length = body[0], body[1]
             dst = routes.network(family, found.get(routes.RTA_DST, b""), length)
             yield Replaced(dst, routes.metric(found))
@@ -251,6 +254,10 @@ class KernelEvents:
             for route in routes.read(body, index, dev):
                 if index in self._ours or route.protocol == PROTO_FLANNEL:
                     yield Gone(route) if gone else Seen(route)
+        for index, dev in self._below.items():
+            # Our own make no difference to where else it leads.
+            if dev in self._led and found.get(routes.RTA_OIF) == INTEGER.pack(index) and body[5] != PROTO_FLANNEL:
+                yield Changed(dev)
 
 
 def _facts(device: links.Device) -> tuple[object, ...]:

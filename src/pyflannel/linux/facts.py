@@ -14,8 +14,11 @@ from pyflannel.linux.addresses import IFA_F_DEPRECATED, IFA_F_PERMANENT, IFA_F_T
 from pyflannel.linux.errors import KernelError
 from pyflannel.linux.netlink import INTEGER, Conversation, Request, attribute, attributes, open_socket
 from pyflannel.linux.netns import Netns
-from pyflannel.state import IPAddress
+from pyflannel.reach import Reach
+from pyflannel.state import PROTO_FLANNEL, IPAddress, IPNetwork
 
+LENGTH: Final = 1
+"""Where a route message has the length of its destination."""
 NO_ROUTE: Final = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL))
 """Answers to a lookup that mean *not reachable*: no route, and routes of type unreachable, prohibit and blackhole."""
 
@@ -44,6 +47,38 @@ def gather(lookups: Sequence[IPAddress] = (), netns: Netns = None) -> Facts:
             defaults=(*_defaults(conversation, AF_INET, names), *_defaults(conversation, AF_INET6, names)),
             lookups=tuple((address, _look_up(conversation, address, names)) for address in lookups),
         )
+
+
+def on_link(index: int, netns: Netns = None) -> Reach:
+    """Which hosts the device with this index reaches without a gateway; errors as in ``gather``."""
+    with contextlib.closing(Conversation(open_socket(netns))) as conversation:
+        led: list[tuple[IPNetwork, bool]] = []
+        for family in (AF_INET, AF_INET6):
+            own = [_led(body, index) for body in _table(conversation, family, index)]
+            # Whatever device it leads through, only a route to a part of one of these makes a difference.
+            shortest = min((network.prefixlen for network, here in own if here), default=None)
+            if shortest is not None:
+                wanted = (body for body in _table(conversation, family) if body[LENGTH] >= shortest)
+                led += (_led(body, index) for body in wanted)
+        return Reach.of(led)
+
+
+def _table(conversation: Conversation, family: int, index: int = 0) -> Iterator[bytes]:
+    """The main table, as it is for packets of any source and type of service, but default routes and our own."""
+    for body in conversation.dump("listing routes", routes.query(family, index)):
+        kind, length, source, tos, table, protocol, _, _, flags = routes.RTMSG.unpack_from(body)
+        special = source or tos or protocol == PROTO_FLANNEL or flags & routes.RTM_F_CLONED
+        if length and kind == family and table == routes.RT_TABLE_MAIN and not special:
+            yield body
+
+
+def _led(body: bytes, index: int) -> tuple[IPNetwork, bool]:
+    """Where a route leads, and whether that is the link of this device."""
+    family, length, _, _, _, _, _, route_type, _ = routes.RTMSG.unpack_from(body)
+    found = attributes(body, routes.RTMSG.size)
+    here = found.get(routes.RTA_OIF) == INTEGER.pack(index) and routes.gateway(found) is None
+    network = routes.network(family, found.get(routes.RTA_DST, b""), length)
+    return network, here and route_type == routes.RTN_UNICAST
 
 
 def _addresses(conversation: Conversation) -> dict[int, list[InterfaceAddress]]:

@@ -35,6 +35,14 @@ class EtcdApi(StrEnum):
     V3 = "3"
 
 
+class Offload(StrEnum):
+    """Whether a task is left to hardware, or to the last moment."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class LogFormat(StrEnum):
     """How a log line looks."""
 
@@ -152,6 +160,16 @@ class Settings:
     )
     set_node_network_unavailable: bool = option(
         True, "clear the NetworkUnavailable condition of the Kubernetes node once ready", since="v0.15"
+    )
+    vxlan_checksum_offload: Offload = option(
+        Offload.AUTO,
+        "whether the checksums of vxlan packets are left to hardware: on, off, or auto, which is off on kernels that "
+        "are known to get them wrong, and otherwise as it is",
+        since="pyflannel 0.1",
+        parse=values.one_of(Offload),
+    )
+    peer_filter: bool = option(
+        False, "drop tunnel packets that come from no known host; needs nft", since="pyflannel 0.1"
     )
     iptables_resync: int = option(5, "seconds between checks of the iptables rules", since="v0.11", span=SECONDS)
     iptables_forward_rules: bool = option(True, "accept the network's traffic in the FORWARD chain", since="v0.11")

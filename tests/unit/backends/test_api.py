@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from pyflannel.backends import BACKENDS, from_config
+from pyflannel.backends import BACKENDS, UNSUPPORTED, NotSupported, from_config
 from pyflannel.backends.api import Backend, View
+from pyflannel.backends.wireguard import Wireguard
 from pyflannel.diff import device
 from pyflannel.lease.model import Attrs
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import State
 from tests.support.builders import config, subnet, underlay, view, vxlan_lease
+from tests.support.wireguard_items import OWN, key
 
 PEER = vxlan_lease()
-PEERS = {"host-gw": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw")), "vxlan": PEER}
+PEERS = {
+    "alloc": replace(PEER, attrs=Attrs(PEER.attrs.public_ip)),
+    "extension": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "extension")),
+    "host-gw": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw")),
+    "ipip": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "ipip")),
+    "udp": replace(PEER, attrs=Attrs(PEER.attrs.public_ip)),
+    "vxlan": PEER,
+    "wireguard": replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "wireguard", f'{{"PublicKey":"{key(7)}"}}')),
+}
+IPV4_ALONE = ("ipip",)
+"""Backends that refuse a network with IPv6."""
 FAMILIES = {
     "ipv4": (None, view()),
     "dual-stack": (
@@ -32,12 +45,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=FAMILIES)
 def network(request: pytest.FixtureRequest, name: str) -> NetworkConfig:
-    return config(f'{{"Type":"{name}"}}', ipv6_network=FAMILIES[request.param][0])
+    ipv6_network = None if name in IPV4_ALONE else FAMILIES[request.param][0]
+    return config(f'{{"Type":"{name}"}}', ipv6_network=ipv6_network)
 
 
 @pytest.fixture
 def backend(network: NetworkConfig) -> Backend:
-    return from_config(network)
+    built = from_config(network)
+    return built.keyed(OWN) if isinstance(built, Wireguard) else built
 
 
 @pytest.fixture
@@ -68,6 +83,22 @@ def test_what_it_publishes_its_own_kind_can_use(backend: Backend, seen: View) ->
 
 def test_containers_get_an_mtu_the_underlay_can_carry(backend: Backend, seen: View) -> None:
     assert 0 < backend.mtu(seen.underlay) <= seen.underlay.mtu
+
+
+@pytest.mark.parametrize("name", ["ipsec", "IPsec", "aws-vpc", "gce", "ali-vpc", "alivpc", "tencent-vpc"])
+def test_a_backend_of_flannels_that_is_not_supported_is_told_from_a_misspelt_one_and_another_one_named(
+    name: str,
+) -> None:
+    with pytest.raises(
+        NotSupported, match=rf'Backend.Type "{name.lower()}" is not supported: .*; take (\S+)'
+    ) as caught:
+        from_config(config(f'{{"Type":"{name}"}}'))
+    instead = re.findall("; take ([a-z-]+)", str(caught.value)) + re.findall(" or ([a-z-]+) where", str(caught.value))
+    assert set(instead) <= {*BACKENDS, "wireguard"}
+
+
+def test_nothing_is_both_there_and_not_supported() -> None:
+    assert not BACKENDS.keys() & UNSUPPORTED.keys()
 
 
 def test_a_backend_there_is_not_is_named_with_those_there_are() -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 
 import pytest
 
-from pyflannel.backends.api import Backend, Refused
+from pyflannel.backends.api import Backend, Refused, View
 from pyflannel.backends.vxlan import from_config
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError
-from pyflannel.state import Address, FdbEntry, Identity, Link, Neighbour, Route, Sysctl, Vxlan
+from pyflannel.reach import Reach
+from pyflannel.state import (
+    PROTO_FLANNEL,
+    Address,
+    ChecksumOffload,
+    FdbEntry,
+    Identity,
+    Link,
+    Neighbour,
+    Route,
+    Sysctl,
+    Vxlan,
+)
 from tests.support.builders import (
     OTHER_MAC,
     OWN_MAC,
@@ -122,8 +134,8 @@ def test_spreading_changes_no_ipv6_route_and_nothing_but_metrics() -> None:
     )
     plain = backend(DUAL).peer_items(DUAL_VIEW, peer)
     spread = backend(DUAL).peer_items(replace(DUAL_VIEW, spread=True), peer)
-    assert [one.key for one in plain if one not in spread] == [(Route, peer.subnet.ipv4, 0, "flannel.1")]
-    assert [one.key for one in spread if one not in plain] == [(Route, peer.subnet.ipv4, 554, "flannel.1")]
+    assert [one.key for one in plain if one not in spread] == [(Route, peer.subnet.ipv4, 0, "flannel.1", False)]
+    assert [one.key for one in spread if one not in plain] == [(Route, peer.subnet.ipv4, 554, "flannel.1", False)]
 
 
 def test_a_lease_publishes_vni_and_mac() -> None:
@@ -269,3 +281,63 @@ def test_the_scope_is_our_devices_and_our_networks() -> None:
         Identity(dev, Vxlan(1, "ens33", None, 8472), DUAL_VIEW.macs[dev], addresses[dev])
         for dev in ("flannel.1", "flannel-v6.1")
     }
+
+
+ON_LINK = Reach.of([(ip_network("172.16.41.0/24"), True), (ip_network("fd00:41::/64"), True)])
+
+
+def near(seen: View) -> View:
+    """The same view, where others are on the link."""
+    return replace(seen, underlay=replace(seen.underlay, on_link=ON_LINK))
+
+
+def test_with_direct_routing_a_peer_on_the_link_is_a_route_through_its_host_alone() -> None:
+    peer = vxlan_lease("10.2.41.0/24", "172.16.41.132")
+    (item,) = options('"DirectRouting":true').peer_items(near(view()), peer)
+    assert item == Route(
+        ip_network("10.2.41.0/24"), "ens33", IPv4Address("172.16.41.132"), onlink=False, protocol=PROTO_FLANNEL
+    )
+
+
+def test_with_direct_routing_a_peer_beyond_a_router_is_reached_through_the_tunnel() -> None:
+    made, far = options('"DirectRouting":true'), vxlan_lease("10.2.41.0/24", "172.16.42.132")
+    assert made.peer_items(near(view()), far) == backend().peer_items(view(), far)
+    close = vxlan_lease("10.2.41.0/24", "172.16.41.132")
+    assert made.peer_items(view(), close) == backend().peer_items(view(), close)
+    assert backend().peer_items(near(view()), close) == backend().peer_items(view(), close)
+
+
+def test_each_family_of_a_peer_goes_its_own_way() -> None:
+    made = from_config(config('{"Type":"vxlan","DirectRouting":true}', ipv6_network="fd00:2::/48"))
+    data = f'{{"VNI":1,"VtepMAC":"{OTHER_MAC}"}}'
+    peer = Lease(
+        subnet("10.2.41.0/24", "fd00:2:0:41::/64"),
+        Attrs(IPv4Address("172.16.42.132"), IPv6Address("fd00:41::132"), "vxlan", data, data),
+    )
+    routes = [item for item in made.peer_items(near(DUAL_VIEW), peer) if isinstance(item, Route)]
+    assert [(route.dev, str(route.via)) for route in routes] == [("flannel.1", "10.2.41.0"), ("ens33", "fd00:41::132")]
+
+
+def test_a_direct_route_has_no_metric_even_where_they_are_spread() -> None:
+    spread = replace(near(view()), spread=True)
+    (item,) = options('"DirectRouting":true').peer_items(spread, vxlan_lease())
+    assert isinstance(item, Route)
+    assert item.metric == 0
+
+
+def test_direct_routing_leaves_the_mtu_as_the_tunnel_has_it() -> None:
+    assert options('"DirectRouting":true').mtu(underlay()) == 1450
+    assert options('"DirectRouting":true').warnings == ()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_checksums_are_left_for_later_on_each_device_as_the_command_line_says(on: bool) -> None:
+    made, seen = backend(DUAL), replace(DUAL_VIEW, checksum_offload=on)
+    offloads = [item for item in made.self_items(seen) if isinstance(item, ChecksumOffload)]
+    assert offloads == [ChecksumOffload("flannel.1", on), ChecksumOffload("flannel-v6.1", on)]
+    assert made.scope(seen).offloads == {"flannel.1", "flannel-v6.1"}
+
+
+def test_otherwise_nobody_minds_how_checksums_are_made() -> None:
+    assert not any(isinstance(item, ChecksumOffload) for item in backend(DUAL).self_items(DUAL_VIEW))
+    assert backend(DUAL).scope(DUAL_VIEW).offloads == frozenset()

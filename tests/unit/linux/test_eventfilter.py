@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from pyflannel.linux.links import IFINFOMSG, IFLA_IFNAME, RTM_DELLINK, RTM_NEWLI
 from pyflannel.linux.neighbours import AF_BRIDGE, NDMSG, RTM_DELNEIGH, RTM_NEWNEIGH
 from pyflannel.linux.netlink import ATTRIBUTE, HEADER, INTEGER, NLM_F_APPEND, NLM_F_REPLACE, attribute
 from pyflannel.linux.routes import RTA_DST, RTA_OIF, RTM_DELROUTE, RTM_NEWROUTE, RTMSG
+from pyflannel.state import PROTO_BOOT, PROTO_FLANNEL, PROTO_KERNEL
 
 OURS, BELOW, ELSE = 7, 300, 70000
 INTEREST = Interest(
@@ -84,9 +86,11 @@ def neighbour(kind: int, index: int, family: int = 2, port: int = 0) -> bytes:
     return message(kind, NDMSG.pack(family, index, 0x80, 0, 0) + attribute(1, bytes(4)), port=port)
 
 
-def route(kind: int, index: int | None, flags: int = 0, table: int = 254, port: int = 0) -> bytes:
+def route(
+    kind: int, index: int | None, flags: int = 0, table: int = 254, port: int = 0, protocol: int = PROTO_BOOT
+) -> bytes:
     out = b"" if index is None else attribute(RTA_OIF, INTEGER.pack(index))
-    body = RTMSG.pack(2, 24, 0, 0, table, 3, 0, 1, 0) + attribute(RTA_DST, bytes(4)) + out
+    body = RTMSG.pack(2, 24, 0, 0, table, protocol, 0, 1, 0) + attribute(RTA_DST, bytes(4)) + out
     return message(kind, body, flags, port)
 
 
@@ -172,6 +176,32 @@ def test_an_index_counts_if_it_is_one_of_ours(index: int, indices: frozenset[int
     assert passes(program(Interest(others=indices)), address(RTM_NEWADDR, index)) == wanted
 
 
+@pytest.mark.parametrize("kind", [RTM_NEWROUTE, RTM_DELROUTE])
+@pytest.mark.parametrize(
+    ("index", "protocol", "is_heard"),
+    [
+        (BELOW, PROTO_BOOT, True),
+        (BELOW, PROTO_KERNEL, True),
+        (BELOW, PROTO_FLANNEL, False),
+        (ELSE, PROTO_BOOT, False),
+        (OURS, PROTO_BOOT, True),
+    ],
+)
+def test_of_a_device_that_leads_somewhere_all_routes_are_heard_but_ours(
+    kind: int, index: int, protocol: int, is_heard: bool
+) -> None:
+    led = replace(INTEREST, led=frozenset((BELOW,)))
+    assert passes(program(led), route(kind, index, protocol=protocol)) is is_heard
+    assert not passes(program(led), route(kind, index, table=255, protocol=protocol))
+    assert heard(route(kind, index, protocol=protocol)) is (index == OURS)
+
+
+def test_of_a_borrowed_device_our_routes_are_heard_alone() -> None:
+    borrowed = replace(INTEREST, borrowed=frozenset((BELOW,)))
+    assert passes(program(borrowed), route(RTM_DELROUTE, BELOW, protocol=PROTO_FLANNEL))
+    assert not passes(program(borrowed), route(RTM_DELROUTE, BELOW))
+
+
 names = st.text("fl.1", min_size=1, max_size=15)
 
 
@@ -187,6 +217,7 @@ def test_any_bytes_can_be_judged(data: bytes) -> None:
 
 def test_the_program_is_short_enough_for_every_kernel() -> None:
     numbers = frozenset(range(1, 21))
-    many = program(Interest(numbers, numbers, frozenset(f"flannel-v6.{number}" for number in numbers), numbers))
+    names = frozenset(f"flannel-v6.{number}" for number in numbers)
+    many = program(Interest(numbers, numbers, names, numbers, borrowed=numbers, led=numbers))
     assert len(many) < 4096
     assert all(0 <= jump < 256 for step in many for jump in (step.if_true, step.if_false))

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from pyflannel.host import DefaultRoute, Facts, Interface, InterfaceAddress, Lookup
-from pyflannel.linux.facts import gather
+from pyflannel.linux.facts import gather, on_link
 from tests.support.namespaces import Namespace, veth
 
 pytestmark = pytest.mark.needs("root", "netns", "veth")
@@ -102,6 +102,51 @@ def test_a_namespace_with_nothing_in_it_has_only_loopback() -> None:
         facts = gather(netns=bare.name)
     assert [item.name for item in facts.interfaces] == ["lo"]
     assert facts.defaults == ()
+
+
+def near(space: Namespace, *hosts: str) -> set[str]:
+    """Which of the hosts are on the link of ens33."""
+    found = on_link(interface(gather(netns=space.name), "ens33").index, space.name)
+    return {host for host in hosts if ip_address(host) in found}
+
+
+def test_on_the_link_are_those_whom_the_kernel_reaches_without_a_gateway(space: Namespace) -> None:
+    space.run("ip address add 198.51.100.1/24 dev ens34")
+    space.run("ip -6 address add 2001:db8::1/64 dev ens33 nodad")
+    for route in (
+        "default via 192.0.2.9",
+        "10.0.0.0/8 via 192.0.2.9",
+        "203.0.113.0/24 dev ens33",
+        "203.0.113.64/26 dev ens34",
+        "203.0.113.128/26 via 192.0.2.9",
+        "blackhole 203.0.113.192/27",
+        "2001:db8::7 via 2001:db8::9",
+    ):
+        space.run(f"ip route add {route}")
+    hosts = (
+        *("192.0.2.7", "10.1.1.1", "198.51.100.7", "8.8.8.8"),
+        *("203.0.113.1", "203.0.113.65", "203.0.113.129", "203.0.113.193", "203.0.113.250"),
+        *("2001:db8::2", "2001:db8::7", "2001:db8:1::1"),
+    )
+    wanted = {"192.0.2.7", "203.0.113.1", "203.0.113.250", "2001:db8::2"}
+    assert near(space, *hosts) == wanted
+    lookups = gather([ip_address(host) for host in hosts], space.name).lookups
+    asked = {str(host) for host, found in lookups if found and found.gateway is None and found.dev == "ens33"}
+    assert asked == wanted, "the kernel says the same"
+
+
+def test_routes_of_ours_lead_nobody_off_the_link(space: Namespace) -> None:
+    space.run("ip route add 192.0.2.128/25 via 192.0.2.9 proto 70")
+    assert near(space, "192.0.2.200") == {"192.0.2.200"}
+
+
+def test_nobody_is_on_the_link_of_an_interface_that_is_down_or_leads_everywhere(space: Namespace) -> None:
+    space.run("ip link set ens33 down")
+    assert near(space, "192.0.2.7") == set()
+    space.run("ip link set ens33 up")
+    space.run("ip address flush dev ens33")
+    space.run("ip route add default dev ens33")
+    assert near(space, "192.0.2.7", "8.8.8.8") == set()
 
 
 def test_our_own_namespace_is_read_without_rights() -> None:

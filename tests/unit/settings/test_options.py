@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflannel.settings import OPTIONS, RETIRED, EtcdApi, LogFormat, Settings, Source, config_line, describe
+from pyflannel.settings import OPTIONS, RETIRED, EtcdApi, LogFormat, Offload, Settings, Source, config_line, describe
 
 ETCD = "etcd-endpoints etcd-prefix etcd-keyfile etcd-certfile etcd-cafile etcd-username etcd-password"
 GLOG = "v vmodule log_backtrace_at"
@@ -23,7 +23,10 @@ VERSIONS = {
     "v0.28.9": f"""{V08} kube-annotation-prefix iptables-resync iptables-forward-rules net-config-path public-ipv6
         set-node-network-unavailable iface-can-reach ip-blackhole-route ip-masq-fully-random-disable""",
 }
-OURS = {"etcd-api", "store", "state-dir", "log-format", "compat-exit-codes", "dry-run", "release-on-exit"}
+OURS = {
+    *("etcd-api", "store", "state-dir", "log-format", "compat-exit-codes", "dry-run", "release-on-exit"),
+    *("vxlan-checksum-offload", "peer-filter"),
+}
 GO_DEFAULTS = {
     "etcd-endpoints": "http://127.0.0.1:4001,http://127.0.0.1:2379",
     "etcd-prefix": "/coreos.com/network",
@@ -72,6 +75,8 @@ def test_defaults_of_our_own_options() -> None:
     assert not settings.compat_exit_codes
     assert not settings.dry_run
     assert not settings.release_on_exit
+    assert settings.vxlan_checksum_offload is Offload.AUTO
+    assert not settings.peer_filter
 
 
 def test_flags_are_read_as_the_kind_go_gives_them() -> None:
@@ -80,6 +85,7 @@ def test_flags_are_read_as_the_kind_go_gives_them() -> None:
     assert booleans == {
         *("ip-masq", "ip-masq-fully-random-disable", "kube-subnet-mgr", "set-node-network-unavailable"),
         *("iptables-forward-rules", "ip-blackhole-route", "version", "compat-exit-codes", "dry-run", "release-on-exit"),
+        "peer-filter",
     }
     assert numbers == {"subnet-lease-renew-margin", "iptables-resync", "healthz-port", "v"}
 
