@@ -6,25 +6,25 @@ import asyncio
 import errno
 import logging
 import random
-from collections.abc import Collection
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
-from pyflannel.backends import direct
+from pyflannel.companions import Companions
 from pyflannel.conditions import (
     CONFIG_REFUSED,
-    EVENTS_LOST,
     FROM_MEMORY,
     MTU_TOO_SMALL,
     STORE_DOWN,
     UNDERLAY_DOWN,
 )
 from pyflannel.diff import Cut, Put
+from pyflannel.ears import Ears
 from pyflannel.footing import Configured, Footing, StartFailed, facts, reconsider, surroundings, wish
 from pyflannel.guard import Guard, policy
 from pyflannel.health import Health
+from pyflannel.hooks.host import CommandFailed, settle, shut_down
 from pyflannel.host import Underlay
 from pyflannel.identity import remember
 from pyflannel.keeper import LeaseLost
@@ -39,7 +39,6 @@ from pyflannel.peerfilter import PeerFilter
 from pyflannel.publisher import Publisher, subnet_env
 from pyflannel.reconcile import Reconciler
 from pyflannel.settings import Settings
-from pyflannel.sighting import Changed, Lost, Sighting, contradicts
 from pyflannel.state import Item
 from pyflannel.store import cache
 from pyflannel.store.feed import Outage
@@ -50,8 +49,6 @@ from pyflannel.underlay import follow as follow_underlay
 
 log = logging.getLogger(__name__)
 
-EVENTS_RETRY: Final = 1.0
-"""Seconds to wait when the kernel does not let us listen; until then every look is a full one."""
 HOST_EVERY: Final = 30.0
 """Seconds between looks at the external interface when nothing is heard of it."""
 HOST_SETTLE: Final = 0.1
@@ -88,11 +85,15 @@ class Agent:
         self._keeper.health = health
         self._rng = random.Random()
         self._kernel = LinuxKernel()
-        self._events = KernelEvents(muted=[self._kernel.port])
         self._health = health
-        self._reconciler = Reconciler(self._kernel, self._rng.random, asyncio.get_running_loop().time, health)
+        self._companions = Companions(
+            settings, self._network.backends, self._kernel, lambda: self._reconciler.mark_dirty(), health
+        )
+        self._reconciler = Reconciler(
+            self._companions.kernel, self._rng.random, asyncio.get_running_loop().time, health
+        )
         self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network), health)
-        self._host_changed = asyncio.Event()
+        self._ears = Ears(KernelEvents(muted=[self._kernel.port]), self._reconciler, health)
         self._departing = asyncio.Event()
         """Some lease is gone from the store, and counts for a while yet."""
         view = self._network.view
@@ -111,8 +112,9 @@ class Agent:
     async def run(self) -> NoReturn:
         """Bring the network up, say so, and keep it, until ``StartAgain`` or ``LeaseLost``; then all is closed."""
         try:
+            await self._settle()
             self._reconciler.want(self._network.self_items(), self._network.scope())
-            self._watch()
+            self._ears.watch(self._network.view)
             made = await self._program_ourselves()
             await self._raise_firewall(made)
             await self._work()
@@ -120,10 +122,12 @@ class Agent:
             if self._settings.release_on_exit:
                 self._lost = True
                 await self._keeper.release()
+            await shut_down(self._network.backend, self._network.view)
             raise
         finally:
             await self._cache.flush()
-            self._events.close()
+            self._ears.close()
+            self._companions.close()
             self._kernel.close()
 
     async def _work(self) -> NoReturn:
@@ -132,7 +136,8 @@ class Agent:
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._see_off(), name="departures")
             tasks.create_task(self._leave_former(), name="former way")
-            tasks.create_task(self._listen(), name="kernel")
+            tasks.create_task(self._ears.run(), name="kernel")
+            tasks.create_task(self._companions.run(), name="companions")
             tasks.create_task(self._reconciler.run(), name="reconcile")
             tasks.create_task(self._reconciler.patrol(), name="patrol")
             tasks.create_task(self._follow_host(), name="host")
@@ -141,6 +146,12 @@ class Agent:
             tasks.create_task(self._peer_filter.run(), name="peer filter")
             tasks.create_task(self._cache.run(), name="cache")
         raise AssertionError("most tasks of an agent never end by themselves")
+
+    async def _settle(self) -> None:
+        try:
+            await settle(self._network.backend, self._network.view)
+        except CommandFailed as exc:
+            raise StartFailed(str(exc)) from None
 
     async def _program_ourselves(self) -> list[Item]:
         """Our own device, whole or not at all; returns what was not there before."""
@@ -152,7 +163,7 @@ class Agent:
         return made
 
     def _undo(self, made: list[Item]) -> None:
-        self._kernel.apply([Cut(item) for item in reversed(made)])
+        self._companions.kernel.apply([Cut(item) for item in reversed(made)])
 
     async def _raise_firewall(self, made: list[Item]) -> None:
         try:
@@ -281,12 +292,12 @@ class Agent:
         """With everything known: what else of ours stands in the kernel was left by an earlier run, and goes."""
         network = self._network
         scope = network.scope()
-        self._reconciler.want(network.items(), replace(scope, devices=scope.devices | self._footing.former))
+        left = replace(scope, devices=scope.devices | self._footing.former, hooks=True)
+        self._reconciler.want(network.items(), left)
         self._reconciler.complete = True
         self._peer_filter.begin()
-        with suppress(KernelError):
-            # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
-            self._hear(self._events.heard())
+        # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
+        self._ears.catch_up()
         if await self._reconciler.catch_up() and self._footing.former:
             remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.macs())
             # Their routes stood in the way of ours, which can be tried again at once.
@@ -299,41 +310,18 @@ class Agent:
         while self._network.former is not None and waits < FORMER_STAYS:
             await asyncio.sleep(1)
             waits = waits + 1 if self._network.outgrown and self._reconciler.complete else 0
-        if self._network.former is None:
+        if (former := self._network.former) is None:
             return
         log.info("All peers have gone over to the present configuration")
-        left = self._network.macs().keys() - self._network.view.macs.keys()
+        left = frozenset(former.backend.devices)
         self._network.forget_former()
         self._footing = replace(self._footing, former=self._footing.former | left)
         await self._take_over()
+        if former.backend.type != self._network.backend.type:
+            await shut_down(former.backend, former.view)
 
     def _want_everything(self) -> None:
         self._reconciler.want(self._network.items(), self._network.scope())
-
-    def _watch(self) -> None:
-        """Hear of what happens to our devices and the one below them, before looking at them."""
-        view = self._network.view
-        below = [view.underlay.name]
-        self._events.watch(self._reconciler.scope, below, below if direct.wanted(view.config) else ())
-
-    async def _listen(self) -> None:
-        """What happens in the kernel asks for an audit if it is not what we want; our own doings are what we want."""
-        while True:
-            try:
-                self._hear(await self._events.wait())
-                self._health.clear(EVENTS_LOST)
-            except KernelError as exc:
-                self._health.set(EVENTS_LOST, f"cannot tell what happens in the kernel: {exc}")
-                await asyncio.sleep(EVENTS_RETRY)
-                self._hear([Lost()])
-
-    def _hear(self, sightings: Collection[Sighting]) -> None:
-        scope = self._reconciler.scope
-        below = {each for each in sightings if isinstance(each, Changed) and each.dev not in scope.devices}
-        if below or Lost() in sightings:
-            self._host_changed.set()
-        if contradicts([each for each in sightings if each not in below], self._reconciler.wanted, scope):
-            self._reconciler.mark_dirty()
 
     async def _follow_host(self) -> None:
         """When something happens to the external interface, and now and then, look what has become of it."""
@@ -342,15 +330,16 @@ class Agent:
             try:
                 # A default route that moves to another interface is not among the events.
                 async with asyncio.timeout(HOST_EVERY):
-                    await self._host_changed.wait()
+                    await self._ears.host_changed.wait()
             except TimeoutError:
                 pass
             else:
                 # What failed for want of the interface is tried at once, not when its turn comes.
                 self._want_everything()
                 self._reconciler.mark_dirty()
+                self._companions.try_again()
             await asyncio.sleep(HOST_SETTLE)
-            self._host_changed.clear()
+            self._ears.host_changed.clear()
             now = self._network.view.underlay
             moved = follow_underlay(now, facts(self._settings), wanted)
             if moved is None:
@@ -381,7 +370,7 @@ class Agent:
         replan = network.move(underlay)
         self._peer_filter.learn(replan)
         self._want_everything()
-        self._watch()
+        self._ears.watch(network.view)
         announce(self._health, network, replan)
         self._reconciler.mark_dirty()
         self._publisher.update(subnet_env(self._settings, network))

@@ -3,8 +3,10 @@
 What is ours
   * vxlan devices called ``flannel.<VNI>`` or ``flannel-v6.<VNI>``, of the configured network or of one remembered in
     the state directory, with all that is on them, and those of them that somebody renamed.  A device under such a name
-    which is no vxlan device is somebody's and stays.
-  * our chains in the firewall, in both address families, and every rule that leads to them;
+    which is no vxlan device is somebody's and stays.  Likewise, where the network is configured for them, the devices
+    of other backends (``backends.FIXED_NAMES``).
+  * our chains in the firewall, in both address families, and every rule that leads to them, and the tables of
+    ``-peer-filter``;
   * subnet.env and the files in the state directory, and what a write that was cut short left beside them.
 
 Not among it: our lease, which other hosts go by, and which runs out by itself; what Docker was told; directories.
@@ -16,17 +18,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from pyflannel import identity
+from pyflannel import identity, keyfile, peerfilter
+from pyflannel.backends import FIXED_NAMES
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault, parse_save, removal
+from pyflannel.hooks import record
 from pyflannel.identity import remembered_macs
 from pyflannel.linux.facts import gather
 from pyflannel.linux.kernel import LinuxKernel
+from pyflannel.linux.nft import Nft
 from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
 from pyflannel.state import Identity, Link, Mac, Misfit, Route, Scope, State, Vxlan
@@ -34,6 +39,7 @@ from pyflannel.store import cache
 
 FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 _NAME: Final = re.compile(r"flannel(?:-v6)?\.(0|[1-9][0-9]{0,7})")
+_TUNNELS: Final = ("ipip", "tun", "vxlan", "wireguard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Leftovers:
     """Devices, and routes on devices that are somebody else's."""
     firewall: tuple[tuple[Literal[4, 6], tuple[Fault, ...]], ...] = ()
     """By address family; those that have nothing of ours are not there."""
+    tables: tuple[str, ...] = ()
+    """Of nftables, of the family ``inet``."""
     files: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
     """What stays although it might be taken for ours, and what could not be looked at because nothing is there."""
@@ -51,7 +59,7 @@ class Leftovers:
     @property
     def any(self) -> bool:
         """Whether there is something to remove."""
-        return bool(self.objects or self.firewall or self.files)
+        return bool(self.objects or self.firewall or self.tables or self.files)
 
 
 async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
@@ -60,7 +68,7 @@ async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
     ``KernelError`` or ``FirewallError`` if it cannot be looked for.
     """
     remembered = remembered_macs(Path(settings.state_dir), settings.etcd_prefix)
-    names = {name for name in (*remembered, *configured) if _NAME.fullmatch(name)}
+    names = {*remembered, *configured}
     with LinuxKernel() as kernel:
         carriers = (interface.name for interface in gather().interfaces)
         objects, spared = sort_out(kernel.observe(scope(names, remembered, carriers)))
@@ -72,15 +80,17 @@ async def find(settings: Settings, configured: Iterable[str] = ()) -> Leftovers:
             absent.append(f"IPv{family} firewall: not looked at, for there is no {program}")
         elif faults := removal(parse_save(await Xtables(family).observe())):
             firewall.append((family, faults))
-    return Leftovers(objects, tuple(firewall), tuple(files(settings)), (*spared, *absent))
+    tables = await peerfilter.left(Nft())
+    return Leftovers(objects, tuple(firewall), tables, tuple(files(settings)), (*spared, *absent))
 
 
-def scope(names: Iterable[str], remembered: Mapping[str, Mac], carriers: Iterable[str] = ()) -> Scope:
+def scope(names: Collection[str], remembered: Mapping[str, Mac], carriers: Iterable[str] = ()) -> Scope:
     """Where to look for devices called ``names``, for those that no longer are, and for routes on ``carriers``."""
     found = {name: match for name in names if (match := _NAME.fullmatch(name)) is not None}
+    devices = found.keys() | FIXED_NAMES.intersection(names)
     return Scope(
-        devices=frozenset(found),
-        borrowed=frozenset(carriers) - found.keys(),
+        devices=frozenset(devices),
+        borrowed=frozenset(carriers) - devices,
         identities=tuple(
             Identity(name, Vxlan(int(match[1]), "", None, 0), remembered[name])
             for name, match in found.items()
@@ -97,7 +107,7 @@ def sort_out(held: State) -> tuple[tuple[Link | Misfit | Route, ...], tuple[str,
     ours: list[Link | Misfit | Route] = []
     spared: list[str] = []
     for item in held.values():
-        if isinstance(item, Misfit) and item.kind != "vxlan":
+        if isinstance(item, Misfit) and item.kind not in _TUNNELS:
             spared.append(f"{item.name} stays: {item.why}")
         elif isinstance(item, Link | Misfit) or (isinstance(item, Route) and (Link, item.dev) not in held):
             ours.append(item)
@@ -107,7 +117,13 @@ def sort_out(held: State) -> tuple[tuple[Link | Misfit | Route, ...], tuple[str,
 def files(settings: Settings) -> Iterator[Path]:
     """Those of our files that are there."""
     state = Path(settings.state_dir)
-    for path in (Path(settings.subnet_file), state / identity.FILE, cache.path(state, settings.etcd_prefix)):
+    for path in (
+        Path(settings.subnet_file),
+        state / identity.FILE,
+        state / keyfile.NAME,
+        cache.path(state, settings.etcd_prefix),
+        record.path(Path(settings.subnet_file).parent, settings.etcd_prefix),
+    ):
         if path.is_file() or path.is_symlink():
             yield path
         if path.parent.is_dir():
@@ -124,6 +140,10 @@ async def remove(found: Leftovers) -> tuple[str, ...]:
             await Xtables(family).remove()
         except FirewallError as error:
             failures.append(str(error))
+    try:
+        await peerfilter.remove(Nft(), found.tables)
+    except FirewallError as error:
+        failures.append(str(error))
     with LinuxKernel() as kernel:
         report = kernel.apply([Cut(item) for item in found.objects])
     failures += (str(error) for _, error in report.failed)

@@ -86,6 +86,13 @@ FIREWALL: Final = Kind(
     "The firewall's rules are not what they should be: traffic of containers may be dropped, or not masqueraded.",
     "Try the command in the text by hand; see whether two variants of iptables are in use (legacy and nft).",
 )
+COMMAND_FAILS: Final = Kind(
+    "command-fails",
+    _WARNING,
+    "A command of the extension backend fails, so its peer may not be reached. It is run again, ever more seldom.",
+    "See what it printed, in the log before this; the commands are in the network configuration.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
 SUBNET_FILE: Final = Kind(
     "subnet-file-unwritable",
     _ERROR,

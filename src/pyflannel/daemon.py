@@ -19,7 +19,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from typing import Final, NoReturn
 
@@ -196,7 +196,7 @@ def refuse_what_cannot_work(settings: Settings) -> None:
 
 
 async def find_network(
-    stores: Iterable[Store], health: Health, recall: Callable[[], Footing | None] = lambda: None
+    stores: Iterable[Store], health: Health, recall: Callable[[], Awaitable[Footing | None]] | None = None
 ) -> tuple[Store, Configured] | Footing:
     """Wait for a network configuration that can be used (docs/adr/0003).
 
@@ -208,7 +208,7 @@ async def find_network(
             found = await find_config(stores)
         except Unavailable as exc:
             health.set(STORE_DOWN, f"Couldn't fetch network config: {exc}")
-            if not asked and (footing := recall()) is not None:
+            if not asked and recall is not None and (footing := await recall()) is not None:
                 return footing
             asked = True
         else:

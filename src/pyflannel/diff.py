@@ -16,7 +16,21 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, TypeAlias
 
-from pyflannel.state import ORDER, Item, Key, Link, Misfit, Neighbour, Route, State, Sysctl, Vxlan
+from pyflannel.state import (
+    ORDER,
+    ChecksumOffload,
+    IPNetwork,
+    Item,
+    Key,
+    Link,
+    Misfit,
+    Neighbour,
+    Route,
+    State,
+    Sysctl,
+    Vxlan,
+)
+from pyflannel.wireguard import WireguardPeer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,8 @@ Op: TypeAlias = Put | Cut
 
 ON_A_DEVICE: Final = tuple(kind for kind in ORDER if kind is not Link)
 """What goes with the device it is on."""
+SETTINGS: Final = (Sysctl, ChecksumOffload)
+"""What has some value in any case."""
 
 
 def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
@@ -46,7 +62,7 @@ def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
 
     A device that must be made anew, or goes, takes all that is on it along, and one that changes its MAC its
     neighbours: those items are not cut one by one, and what is wanted of them is put again as into free slots.
-    A ``Sysctl`` that is no longer wanted keeps its value, for there is no saying which other one it should have.
+    A setting (``SETTINGS``) that is wanted no longer keeps its value: there is no saying which other one it should have.
 
     The last IPv4 address of a device takes its IPv4 routes and neighbours along as well, unnoticed by this function:
     where a plan asks for those and for no address at all, it is the next comparison that brings them back.
@@ -55,7 +71,7 @@ def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
     standing = have
     if losses:
         standing = {key: item for key, item in have.items() if type(item) not in losses.get(device(item), ())}
-    puts = _led_over(tuple(_puts(want, standing)), want, have)
+    puts = _succeeding(_led_over(tuple(_puts(want, standing)), want, have), want, standing)
     replaced = {put.old.key for put in puts if put.old is not None}
     return (
         *_clearance(standing.values()),
@@ -68,6 +84,8 @@ def satisfies(have: Item, want: Item) -> bool:
     """Whether ``have`` is all that ``want`` asks for."""
     if isinstance(want, Link) and isinstance(have, Link) and want.mac is None:
         return replace(have, mac=None) == want
+    if isinstance(want, WireguardPeer) and isinstance(have, WireguardPeer):
+        return want.satisfied_by(have)
     return have is want or have == want
 
 
@@ -132,6 +150,28 @@ def _led_over(puts: tuple[Put, ...], want: State, have: Mapping[Key, Item]) -> t
     )
 
 
+def _succeeding(puts: tuple[Put, ...], want: State, standing: Mapping[Key, Item]) -> tuple[Put, ...]:
+    """``puts``, where a wireguard peer that gets all networks of one that goes takes its place.
+
+    Most often that is a host with a new key: who writes it knows by this that others wait for it to answer.
+    """
+    leaving = {
+        (item.dev, network): item
+        for key, item in standing.items()
+        if isinstance(item, WireguardPeer) and key not in want
+        for network in item.allowed
+    }
+    return tuple(Put(put.item, _predecessor(put, leaving)) for put in puts) if leaving else puts
+
+
+def _predecessor(put: Put, leaving: Mapping[tuple[str, IPNetwork], WireguardPeer]) -> Item | None:
+    item = put.item
+    if put.old is not None or not isinstance(item, WireguardPeer):
+        return put.old
+    found = (leaving[item.dev, network] for network in item.allowed if (item.dev, network) in leaving)
+    return next((peer for peer in found if peer.allowed <= item.allowed), None)
+
+
 def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Put]:
     for kind in ORDER:
         for key, item in want.pairs_of(kind):
@@ -141,7 +181,7 @@ def _puts(want: State, standing: Mapping[Key, Item]) -> Iterator[Put]:
 
 
 def _cuts(want: State, standing: Mapping[Key, Item]) -> Iterator[Cut]:
-    surplus: dict[type[Item], list[Cut]] = {kind: [] for kind in ORDER if kind is not Sysctl}
+    surplus: dict[type[Item], list[Cut]] = {kind: [] for kind in ORDER if kind not in SETTINGS}
     for key, item in standing.items():
         if key not in want and not (isinstance(item, Route) and item.stray) and type(item) in surplus:
             surplus[type(item)].append(Cut(item))

@@ -19,9 +19,12 @@ from typing import Final
 from pyflannel import backends
 from pyflannel.backends import direct
 from pyflannel.backends.api import Backend, View
+from pyflannel.backends.wireguard import Wireguard
+from pyflannel.hooks.host import CommandFailed, prepare
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import Devices, find_devices, remember
 from pyflannel.keeper import Keeper
+from pyflannel.keyfile import BadKeyFile, load_or_make, place
 from pyflannel.lease.alloc import fits, own_lease
 from pyflannel.lease.model import LEASE_TTL, Lease, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
@@ -31,7 +34,7 @@ from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.network import Network, Way
 from pyflannel.outputs import read_subnet_env
 from pyflannel.settings import Offload, Settings
-from pyflannel.state import Misfit, State
+from pyflannel.state import IPNetwork, Misfit, State
 from pyflannel.store import cache
 from pyflannel.store.api import Store
 from pyflannel.store.candidates import Candidates
@@ -82,6 +85,20 @@ def reconsider(configured: Configured, text: str, own: Subnet) -> Configured:
     return new
 
 
+async def equipped(settings: Settings, configured: Configured) -> Configured:
+    """The same with what its backend needs of this host at each start: keys, or what a command prints.
+
+    ``StartFailed`` if that cannot be had.
+    """
+    backend = configured.backend
+    try:
+        if isinstance(backend, Wireguard):
+            backend = backend.keyed(load_or_make(place(Path(settings.state_dir), os.environ), os.urandom))
+        return replace(configured, backend=await prepare(backend))
+    except (BadKeyFile, CommandFailed) as exc:
+        raise StartFailed(str(exc)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Footing:
     """What a start has found out and settled."""
@@ -105,6 +122,7 @@ async def find(
     settings: Settings, stores: Candidates, store: Store, configured: Configured, former: Way | None = None
 ) -> Footing:
     """Choose interface and MAC addresses, and acquire a lease with them; ``former`` is the way we took until now."""
+    configured = await equipped(settings, configured)
     config, backend = configured.config, configured.backend
     underlay, devices = _survey(settings, configured)
     listed = await patiently("list the leases", store.leases)
@@ -135,18 +153,18 @@ async def find(
         network=network,
         keeper=Keeper(store, tenant, lease, rng),
         listed=replace(listed, leases=(*others, lease)),
-        former=devices.former - network.macs().keys(),
+        former=devices.former - network.devices,
     )
 
 
-def recall(settings: Settings, stores: Candidates) -> Footing | None:
+async def recall(settings: Settings, stores: Candidates) -> Footing | None:
     """Go on as we were, while no store answers; None, with a line that says why, if we do not know how that was."""
     file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
     known = _load(file, settings)
     if known is None or known.own is None:
         return None
     try:
-        configured = understand(f"{file}, as last known", known.snapshot.config)
+        configured = await equipped(settings, understand(f"{file}, as last known", known.snapshot.config))
     except ConfigError as exc:
         log.warning("Ignoring %s: the network configuration in it cannot be used: %s", file, exc)
         return None
@@ -204,9 +222,16 @@ def _survey(settings: Settings, configured: Configured) -> tuple[Underlay, Devic
     backend = configured.backend
     underlay = first_underlay(settings, configured)
     with LinuxKernel() as kernel:
-        devices = find_devices(kernel, Path(settings.state_dir), settings.etcd_prefix, backend.devices)
+        devices = find_devices(
+            kernel, Path(settings.state_dir), settings.etcd_prefix, backend.devices, ranges(configured.config)
+        )
     refuse_foreign_devices(devices.held)
     return underlay, devices
+
+
+def ranges(config: NetworkConfig) -> tuple[IPNetwork, ...]:
+    """The network's own."""
+    return tuple(each.network for each in (config.ipv4, config.ipv6) if each is not None)
 
 
 def first_underlay(settings: Settings, configured: Configured) -> Underlay:
@@ -227,7 +252,10 @@ def refuse_foreign_devices(held: State) -> None:
     """A tunnel device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
     for item in held.items_of(Misfit):
         if isinstance(item, Misfit) and item.kind not in TUNNELS:
-            raise StartFailed(f"there is a device {item.name} already, and {item.why}: remove it, or rename it")
+            raise StartFailed(
+                f"there is a device {item.name} already, and {item.why}: remove it, or rename it; should it be that of "
+                "another flanneld, stop that one"
+            )
 
 
 def previous_subnet(path: Path) -> Subnet | None:

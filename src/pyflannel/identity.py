@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pyflannel.backends import FIXED_NAMES
 from pyflannel.lease.model import Lease, Subnet
 from pyflannel.linux.kernel import LinuxKernel
 from pyflannel.outputs import write_atomic
-from pyflannel.state import Link, Mac, State
+from pyflannel.state import Address, IPNetwork, Link, Mac, Scope, State
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Devices:
     remembered: Mapping[str, Mac]
     """The address each device had when we last ran."""
     former: frozenset[str]
-    """Devices we had under another name, before the VNI was changed, and that nobody made anew since."""
+    """Devices we had under another name, before the VNI was changed, and that nobody made anew since; and those of
+    another backend that have an address of the network."""
 
     def macs(
         self, published: Mapping[str, Mac], others: Iterable[Lease], random_bytes: Callable[[int], bytes]
@@ -66,12 +68,19 @@ class Devices:
         return macs
 
 
-def find_devices(kernel: LinuxKernel, state_dir: Path, network: str, names: Iterable[str]) -> Devices:
-    """Look at the devices called ``names``, and at those remembered for ``network``; ``KernelError`` if we may not."""
+def find_devices(
+    kernel: LinuxKernel, state_dir: Path, network: str, names: Iterable[str], ranges: Iterable[IPNetwork] = ()
+) -> Devices:
+    """Look at the devices called ``names``, and at those remembered for ``network``; ``KernelError`` if we may not.
+
+    ``ranges`` are the networks' own: a device of another backend is a former one of ours if it has an address in them.
+    """
     wanted = tuple(names)
     remembered = remembered_macs(state_dir, network)
     seen = kernel.devices({*wanted, *remembered})
-    former = frozenset(dev for dev, mac in remembered.items() if dev not in wanted and _held(seen, dev) == mac)
+    former = frozenset(dev for dev, mac in remembered.items() if dev not in wanted and _is_still(seen, dev, mac))
+    others = kernel.observe(Scope(devices=FIXED_NAMES.difference(wanted), networks=tuple(ranges)))
+    former |= {item.dev for item in others.values() if isinstance(item, Address) and item.address.version == 4}
     return Devices(wanted, State(item for (_, name), item in seen.items() if name in wanted), remembered, former)
 
 
@@ -83,6 +92,12 @@ def _spoken(macs: Iterable[Mac], leases: Iterable[Lease]) -> dict[Mac, Subnet]:
         said = f"{lease.attrs.backend_data}{lease.attrs.backend_v6_data}".lower()
         found |= {mac: lease.subnet for text, mac in texts.items() if text in said}
     return found
+
+
+def _is_still(observed: State, dev: str, mac: Mac) -> bool:
+    """Whether there is a device that may be the one remembered: some types have no MAC address to be told by."""
+    link = observed.get((Link, dev))
+    return isinstance(link, Link) and link.mac in (None, mac)
 
 
 def _held(observed: State, dev: str) -> Mac | None:

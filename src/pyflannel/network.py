@@ -115,6 +115,16 @@ class Network:
         return {dev: mac for way in self._ways() for dev, mac in way.view.macs.items()}
 
     @property
+    def backends(self) -> tuple[Backend, ...]:
+        """All that peers are reached by, ours first."""
+        return tuple(way.backend for way in self._ways())
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Names of all that are ours entirely."""
+        return frozenset(dev for backend in self.backends for dev in backend.devices)
+
+    @property
     def outgrown(self) -> bool:
         """Whether there is a former way that no peer takes any more."""
         return self.former is not None and not self._behind

@@ -10,8 +10,9 @@ Rules of this file
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -19,6 +20,8 @@ from typing import Final, Literal
 from pyflannel import identity
 from pyflannel.backends import NotSupported
 from pyflannel.backends.api import View
+from pyflannel.backends.extension import Extension
+from pyflannel.backends.wireguard import Wireguard
 from pyflannel.daemon import FATAL, refuse_what_cannot_work
 from pyflannel.diff import Op, Put, diff
 from pyflannel.firewall.iptables import Fault
@@ -28,12 +31,17 @@ from pyflannel.footing import (
     checksum_offload,
     first_underlay,
     previous_subnet,
+    ranges,
     refuse_foreign_devices,
     understand,
 )
+from pyflannel.forwarding import Forwarders
 from pyflannel.guard import Guard, policy
+from pyflannel.holders import Joined
+from pyflannel.hooks import record
 from pyflannel.host import Underlay
 from pyflannel.identity import find_devices, new_mac
+from pyflannel.keyfile import BadKeyFile, generate, load, place
 from pyflannel.lease.alloc import OutOfSubnets, Replace, Reuse, Take, choose, own_lease
 from pyflannel.lease.model import Attrs, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig
@@ -43,7 +51,7 @@ from pyflannel.network import Network
 from pyflannel.outputs import render_subnet_env
 from pyflannel.publisher import subnet_env
 from pyflannel.settings import Settings
-from pyflannel.state import Link, State, Sysctl
+from pyflannel.state import Hook, Link, State, Sysctl
 from pyflannel.store.api import Store, Unavailable
 from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
@@ -151,13 +159,16 @@ async def _ask(settings: Settings, stores: Candidates) -> tuple[Store, Configure
 
 
 async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) -> Survey:
+    configured, key_file = _with_keys(settings, configured)
     config, backend = configured.config, configured.backend
     underlay = first_underlay(settings, configured)
     with LinuxKernel() as kernel:
-        devices = find_devices(kernel, Path(settings.state_dir), settings.etcd_prefix, backend.devices)
+        devices = find_devices(kernel, Path(settings.state_dir), settings.etcd_prefix, backend.devices, ranges(config))
         refuse_foreign_devices(devices.held)
         own = own_lease(config, snapshot.leases, underlay.public_ip, underlay.public_ipv6)
         others = (lease for lease in snapshot.leases if lease != own)
+        if isinstance(backend, Extension) and own is not None:
+            backend = backend.as_published(own)
         macs = devices.macs(backend.published(own) if own is not None else {}, others, bytes)
         attrs = backend.attrs(underlay, macs)
         lease, counted = plan_lease(config, snapshot, attrs, previous_subnet(Path(settings.subnet_file)))
@@ -165,7 +176,10 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
         network = Network(backend, View(config, underlay, lease.subnet, known, checksum_offload(settings)))
         network.fold(counted)
         scope = backend.scope(network.view)
-        have = kernel.observe(replace(scope, devices=scope.devices | devices.former))
+        forwarders = Forwarders(Path(settings.subnet_file).parent)
+        held = Joined(kernel, [forwarders]).observe(replace(scope, devices=scope.devices | devices.former))
+        forwarders.close()
+        have = State((*held.values(), *_hooks(settings)))
     kept = {dev: A_NEW_ONE if mac == NEW_MAC else str(mac) for dev, mac in macs.items()}
     texts = {
         settings.subnet_file: render_subnet_env(subnet_env(settings, network)),
@@ -185,8 +199,29 @@ async def _look(settings: Settings, configured: Configured, snapshot: Snapshot) 
         firewall=firewall,
         files=tuple(filter(None, (_compare(path, text) for path, text in texts.items()))),
         ignored=(*((str(subnet), reason) for subnet, reason in network.ignored.items()), *unreadable),
-        warnings=(*config.warnings, *backend.warnings, *failures),
+        warnings=(*config.warnings, *backend.warnings, *key_file, *failures),
     )
+
+
+def _with_keys(settings: Settings, configured: Configured) -> tuple[Configured, tuple[str, ...]]:
+    """As ``footing.equipped`` does it, but nothing is written or run; and what there is to be said of that."""
+    backend = configured.backend
+    if not isinstance(backend, Wireguard):
+        return configured, ()
+    path = place(Path(settings.state_dir), os.environ)
+    try:
+        kept = load(path)
+        keys = kept or generate(bytes)
+    except BadKeyFile as exc:
+        raise StartFailed(str(exc)) from None
+    note = () if kept else (f"a new WireGuard key would be made and kept in {path}; the one shown is an example",)
+    return replace(configured, backend=backend.keyed(keys)), note
+
+
+def _hooks(settings: Settings) -> Iterator[Hook]:
+    """Those that have been run, marked where they did not come to a good end."""
+    for entry in record.read(record.path(Path(settings.subnet_file).parent, settings.etcd_prefix)).values():
+        yield replace(entry.hook, lapsed=not entry.whole)
 
 
 def plan_lease(

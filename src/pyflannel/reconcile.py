@@ -24,11 +24,12 @@ from types import MappingProxyType
 from typing import Final
 
 from pyflannel.conditions import KERNEL_REFUSES, KERNEL_UNREADABLE
-from pyflannel.diff import Op, Put, device, diff, must_rebuild
+from pyflannel.diff import Op, Put, device, diff, must_rebuild, satisfies
 from pyflannel.health import Health
 from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
 from pyflannel.state import Item, Key, Link, Scope, State
+from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 log = logging.getLogger(__name__)
 
@@ -150,14 +151,33 @@ class Reconciler:
             if taken := [Put(self._want[key]) for key in self._patience.taken if key in self._want]:
                 async with self._pass:
                     _tell_done((await self._apply(taken[:SLICE])).done)
+            devices = frozenset(name for name in self.scope.devices if (WireguardDevice, name) in self._want)
+            scope = Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads, devices=devices)
             try:
-                held = self._kernel.observe(Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads))
+                held = self._kernel.compare(scope, self._want)
             except KernelError:
                 continue
-            # A setting that is not there belongs to a kernel without it, and is nothing to repair; and one that could
-            # not be written is tried again when its turn comes.
-            if any(self._want.get(key, item) != item and not self._patience.has(key) for key, item in held.items()):
+            if self._has_strayed(held):
                 self.mark_dirty()
+
+    def _has_strayed(self, held: Mapping[Key, Item]) -> bool:
+        """Whether something is not as we want it.  What could not be put is tried again when its turn comes.
+
+        A setting that is not there belongs to a kernel without it, and is nothing to repair; nor is one that no plan
+        asks for.
+        """
+        for key, item in held.items():
+            wanted = self._want.get(key)
+            if wanted is None:
+                strays = self.complete and isinstance(item, WireguardPeer)
+            else:
+                strays = not satisfies(item, wanted)
+            if strays and not self._patience.has(key):
+                return True
+        return any(
+            isinstance(item, WireguardDevice | WireguardPeer) and key not in held and not self._patience.has(key)
+            for key, item in self._want.items()
+        )
 
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())

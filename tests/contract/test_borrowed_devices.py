@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from pyflannel.diff import Put, diff
 from pyflannel.linux.kernel import AlreadyThere
-from pyflannel.state import PROTO_BOOT, PROTO_FLANNEL, Item, Route, State
-from tests.support.kernel_items import DEV, LINK, WANT
+from pyflannel.state import PROTO_BOOT, PROTO_FLANNEL, Address, Item, Route, State
+from tests.support.kernel_items import DEV, LINK, LINK6, WANT, peer6
 from tests.support.kernel_items import SCOPE as DEVICES
 from tests.support.kernel_worlds import World
 
@@ -88,3 +88,15 @@ def test_a_borrowed_device_that_is_not_there_holds_nothing(world: World) -> None
     world.unplug("eth0")
     assert world.kernel.observe(SCOPE) == State()
     assert WANT.keys().isdisjoint(world.kernel.observe(SCOPE))
+
+
+def test_an_ipv6_route_is_led_over_to_another_device_and_back_and_is_never_missing(world: World) -> None:
+    world.intrude(Address("eth0", ip_interface("2001:db8::1/64")))
+    through, beside = peer6(2)[2], Route(peer6(2)[2].dst, "eth0", ip_address("2001:db8::60"), protocol=PROTO_FLANNEL)
+    reconcile(world, LINK6, through)
+    for route in (beside, through, beside):
+        wanted = State((LINK6, route))
+        for op in diff(wanted, world.kernel.compare(SCOPE, wanted)):
+            assert world.kernel.apply([op]).failed == ()
+            assert any(isinstance(item, Route) for item in world.kernel.observe(SCOPE).values())
+        reconcile(world, LINK6, route)

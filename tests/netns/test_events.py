@@ -297,6 +297,36 @@ def test_giving_up_waiting_loses_nothing(stage: Stage) -> None:
     assert loops.run(scenario()) == (Gone(ROUTE),)
 
 
+def test_where_the_interface_below_leads_is_told_where_that_is_asked_for(stage: Stage) -> None:
+    outside = "ip route {} 203.0.113.0/24 dev eth0"
+    stage.space.run(outside.format("add"))
+    assert not stage.is_woken()
+    stage.events.watch(SCOPE, ["eth0"], ["eth0"])
+    for command in (
+        outside.format("del"),
+        "ip route add 203.0.113.7 via 192.0.2.9",
+        "ip route replace 203.0.113.7 via 192.0.2.8",
+        "ip route del 203.0.113.7",
+        "ip -6 route add 2001:db8:7::/64 dev eth0",
+    ):
+        stage.space.run(command)
+        assert Changed("eth0") in stage.listen(), command
+
+
+def test_routes_of_others_and_our_own_are_not_among_them(stage: Stage) -> None:
+    stage.events.watch(SCOPE, ["eth0"], ["eth0"])
+    for command in (
+        "ip route add 203.0.113.0/24 dev docker0",
+        "ip route del 203.0.113.0/24 dev docker0",
+        "ip route add 203.0.113.0/24 dev eth0 proto 70",
+        "ip route del 203.0.113.0/24 dev eth0 proto 70",
+        "ip route add 203.0.113.0/24 dev eth0 table 100",
+        "ip route add 203.0.113.0/24 dev eth1",
+    ):
+        stage.space.run(command)
+        assert not stage.is_woken(), command
+
+
 def test_whatever_we_bring_about_is_followed_by_silence(bare: Stage) -> None:
     bare.events.watch(PLANS)
     bare.settled()

@@ -59,7 +59,10 @@ def held(host: Host) -> Iterator[None]:
         host.agent.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=fault.name.replace(" ", "-"), marks=pytest.mark.needs(*fault.needs)) for fault in FAULTS],
+)
 def test_what_somebody_did_is_undone(ward: Ward, fault: Fault) -> None:
     host, before = ward.admit()
     order = rules(host.space)

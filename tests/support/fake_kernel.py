@@ -3,7 +3,8 @@
 What it models, because plans depend on it: a device takes all that is on it along; a device that goes down loses its
 routes, neighbours and IPv6 addresses, and one that changes its MAC its neighbours; the last IPv4 address takes the IPv4
 routes and neighbours along; a route's slot (destination and metric) spans all devices; what a vxlan device can change
-while it lives; a device keeps all that is on it when it gets another name.
+while it lives; a device keeps all that is on it when it gets another name; of the wireguard peers of a device one has a
+network.
 
 Set ``fault`` to make operations fail; read ``log`` to see what was done, one command a line.
 """
@@ -23,6 +24,8 @@ from pyflannel.state import (
     PROTO_FLANNEL,
     PROTO_KERNEL,
     Address,
+    ChecksumOffload,
+    Hook,
     Identity,
     Ipip,
     Item,
@@ -38,6 +41,7 @@ from pyflannel.state import (
     Sysctl,
     Vxlan,
 )
+from pyflannel.wireguard import WireguardPeer
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class FakeKernel:
         del self._hardware[name]
         self._lose(lambda item: device(item) == name)
         for link in self._links():
-            if _underlay(link) == name:
+            if isinstance(link.spec, Vxlan) and _underlay(link) == name:
                 self.delete_device(link.name)
 
     def delete_device(self, name: str) -> None:
@@ -156,9 +160,14 @@ class FakeKernel:
             if isinstance(item, Sysctl):
                 if (item.dev, item.family, item.name) in scope.sysctls:
                     yield item
+            elif isinstance(item, ChecksumOffload):
+                continue
             elif device(item) in ours and not (isinstance(item, Address) and not scope.owns(item.address)):
                 found = _on(ours[device(item)], item)
                 yield replace(found, misnamed=device(item)) if isinstance(found, Link) and found != item else found
+        for name in sorted(scope.offloads):
+            if self._has_device(name):
+                yield self._items.get((ChecksumOffload, name), ChecksumOffload(name, True))
         filled: set[Key] = set()
         routes = (route for route in self._routes if route.dev in ours and route.protocol != PROTO_KERNEL)
         for route in (replace(route, dev=ours[route.dev]) for route in routes):
@@ -198,8 +207,18 @@ class FakeKernel:
             case _:
                 if not self._has_device(device(item)):
                     return errno.ENODEV
+                if isinstance(item, WireguardPeer):
+                    self._take_networks(item)
+                    if op.old is not None and op.old.key != item.key:
+                        self._cut(op.old)
                 self._items[item.key] = item
                 return 0
+
+    def _take_networks(self, item: WireguardPeer) -> None:
+        """A network leads to one peer of a device: what another has of this one's goes over to it."""
+        for other in self._items.values():
+            if isinstance(other, WireguardPeer) and other.dev == item.dev and other.allowed & item.allowed:
+                self._items[other.key] = replace(other, allowed=other.allowed - item.allowed)
 
     def _put_link(self, item: Link, old: Item | None) -> int:
         if _underlay(item) and _underlay(item) not in self._hardware:
@@ -214,9 +233,10 @@ class FakeKernel:
         if any(_claim(other) == _claim(item) for other in self._links()):
             return errno.EEXIST
         self._made += 1
-        mac = item.mac or Mac(b"\x02\xfa\xce" + self._made.to_bytes(3, "big"))
+        made_up = Mac(b"\x02\xfa\xce" + self._made.to_bytes(3, "big")) if isinstance(item.spec, Vxlan) else None
         self.intrude(
-            replace(item, mac=mac, mtu=min(item.mtu, self._room(item))), Sysctl(item.name, "ipv6", "accept_ra", "1")
+            replace(item, mac=item.mac or made_up, mtu=min(item.mtu, self._room(item))),
+            Sysctl(item.name, "ipv6", "accept_ra", "1"),
         )
         return 0
 
@@ -271,7 +291,7 @@ class FakeKernel:
                 name = (isinstance(item, Link) and item.misnamed) or item.name
                 self._hardware.pop(name, None)
                 self.delete_device(name)
-            case Sysctl():
+            case Sysctl() | ChecksumOffload():
                 pass
             case Route():
                 matching = (route for route in self._routes if _matches(item, route))
@@ -333,7 +353,7 @@ def _claim(item: Link) -> tuple[object, ...]:
         case Vxlan() as spec:
             return Vxlan, spec.vni, spec.port, _version(spec)
         case Ipip() as spec:
-            return Ipip, spec.local
+            return Ipip, spec.underlay, spec.local
         case _:
             return (item.name,)
 
@@ -353,6 +373,8 @@ def _is_ipv4_on(item: Item, dev: str) -> bool:
 
 def _on(dev: str, item: Item) -> Item:
     """The item as it is if its device has this name."""
+    if isinstance(item, Hook):
+        return item
     return replace(item, name=dev) if isinstance(item, Link | Misfit) else replace(item, dev=dev)
 
 

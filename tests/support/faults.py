@@ -38,6 +38,8 @@ class Fault:
     """As typed; ``{own}`` is the address of our device, ``{host}`` that of the host."""
     event: Event = "told"
     """Whether the kernel tells of it, or it has to be looked for."""
+    needs: tuple[str, ...] = ()
+    """What the kernel must offer for it (``capabilities``)."""
 
     def happen(self, host: Host) -> None:
         """Run the commands; one that fails is an ``AssertionError``."""
@@ -70,8 +72,8 @@ def _transaction(lines: Iterable[str]) -> str:
     return "\n".join([f"*{table}", *changes, "COMMIT", ""])
 
 
-def _fault(name: str, *commands: str, event: Event = "told") -> Fault:
-    return Fault(name, tuple(_spelled(command) for command in commands), event)
+def _fault(name: str, *commands: str, event: Event = "told", needs: tuple[str, ...] = ()) -> Fault:
+    return Fault(name, tuple(_spelled(command) for command in commands), event, needs)
 
 
 def _spelled(command: str) -> str:
@@ -91,7 +93,7 @@ DEVICE_FAULTS = (
     _fault(
         "device renamed", "ip link set flannel.1 down", "ip link set flannel.1 name stolen", "ip link set stolen up"
     ),
-    _fault("device renamed while up", "ip link set flannel.1 name stolen"),
+    _fault("device renamed while up", "ip link set flannel.1 name stolen", needs=("live-rename",)),
     _fault("MAC changed", "ip link set flannel.1 address 02:aa:bb:cc:dd:ee"),
     _fault("MTU lowered", "ip link set flannel.1 mtu 1300"),
     _fault("local altered", "ip link set flannel.1 type vxlan id 1 local 172.16.41.99"),
@@ -163,7 +165,7 @@ NEIGHBOUR_FAULTS = (
 
 FDB_FAULTS = (
     _fault("FDB entry deleted", "bridge fdb delete <A.mac> dev flannel.1 self"),
-    _fault("FDB flushed", "bridge fdb flush dev flannel.1"),
+    _fault("FDB flushed", "bridge fdb flush dev flannel.1", needs=("fdb-flush",)),
     _fault("FDB entry altered", "bridge fdb replace <A.mac> dev flannel.1 self permanent dst <B.host>"),
     _fault(
         "FDB entry with another port", "bridge fdb replace <A.mac> dev flannel.1 self permanent dst <A.host> port 99"

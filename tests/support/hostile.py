@@ -16,12 +16,15 @@ from itertools import pairwise
 
 from pyflannel import backends
 from pyflannel.backends.api import View
+from pyflannel.backends.wireguard import Wireguard
+from pyflannel.diff import device
+from pyflannel.keyfile import generate
 from pyflannel.lease.model import Attrs, Changes, Event, Lease, Removed, Snapshot, Subnet, Unreadable
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
 from pyflannel.lease.refusal import refusal
 from pyflannel.lease.wire import BadRecord, decode_attrs, parse_subnet_name, subnet_name
 from pyflannel.network import Network
-from pyflannel.state import FdbEntry, IPAddress, IPNetwork, Item, Neighbour, Route, State
+from pyflannel.state import FdbEntry, IPAddress, IPNetwork, Item, Link, Neighbour, Route, State
 from tests.support import builders
 
 SUBNETS = "/coreos.com/network/subnets/"
@@ -298,6 +301,8 @@ def judge_config(text: str) -> bool:
     try:
         config = parse_network_config(text)
         backend = backends.from_config(config)
+        if isinstance(backend, Wireguard):
+            backend = backend.keyed(generate(bytes))
         mtu = backend.mtu(under)
     except ConfigError as exc:
         reason = str(exc)
@@ -314,7 +319,9 @@ def judge_config(text: str) -> bool:
         None if config.ipv6 is None else _block(config.ipv6.subnet_max, config.ipv6.subnet_len).ipv6,
     )
     view = View(config, under, own, dict.fromkeys(backend.devices, builders.OWN_MAC))
-    assert len(State(backend.self_items(view))) == 3 * len(backend.devices)
+    items = State(backend.self_items(view)).values()
+    assert {item.name for item in items if isinstance(item, Link)} == {*backend.devices}
+    assert {device(item) for item in items} <= {*backend.devices}
     assert 0 < mtu <= 65535
     return True
 

@@ -126,7 +126,13 @@ class LinuxWorld:
         self._space.run(f"ip link set {name} down")
 
     def rename_device(self, old: str, new: str) -> None:
-        self._space.run(f"ip link set {old} name {new}")
+        try:
+            self._space.run(f"ip link set {old} name {new}")
+        except AssertionError:
+            # Kernels before 6.2 rename only what is down.
+            for change in ("down", f"name {new}"):
+                self._space.run(f"ip link set {old} {change}")
+            self._space.run(f"ip link set {new} up")
 
     def alter(self, link: Link) -> None:
         # ip refuses both in one command, as the kernel does.

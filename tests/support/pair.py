@@ -15,7 +15,9 @@ neighbour, FDB entry and firewall.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from pyflannel.lease.model import Lease
 from pyflannel.outputs import read_subnet_env
@@ -150,6 +153,8 @@ class Host:
         self.address, self.home, self.store = address, home, store
         self.flags = ["-iface=ens33"]
         """How the agent is told which interface to use, and whatever else a test wants of it."""
+        self.environment: dict[str, str] = {}
+        """What its agent finds in its environment otherwise than we in ours."""
         self.agent: subprocess.Popen[bytes] | None = None
         self.target = ""
         """The address of its container, once that is there."""
@@ -158,6 +163,8 @@ class Host:
         self._log.touch()
         self._started_at = 0
         self.space = Namespace(hint)
+        self.enter = ["nsenter", f"--net={self.space.path}", "--"]
+        """What makes the rest of a command line run on this host."""
         self.container = Namespace(f"{hint}-c")
         self.space.shell("echo 1 >/proc/sys/net/ipv4/ip_forward")
         self.space.run("iptables -P FORWARD DROP")
@@ -167,6 +174,10 @@ class Host:
         """End the agent, and take everything away."""
         if self.agent is not None:
             stop(self.agent)
+        # What outlives an agent: a forwarder, or wireguard-go.  The program that lists them is among them.
+        for word in self.space.run(f"ip netns pids {self.space.name}").split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(word), signal.SIGKILL)
         self.container.delete()
         self.space.delete()
 
@@ -199,9 +210,9 @@ class Host:
         self._started_at = self._log.stat().st_size
         command = [sys.executable, "-m", "pyflannel.cli.flanneld", f"--store=local:{self.store.path}"]
         places = [f"-subnet-file={self.subnet_file}", f"--state-dir={self.home}"]
-        inside = ["nsenter", f"--net={self.space.path}", "--", *command, *places, *self.flags]
+        inside = [*self.enter, *command, *places, *self.flags]
         with self._log.open("ab") as log:
-            self.agent = subprocess.Popen(inside, stdout=log, stderr=log)
+            self.agent = subprocess.Popen(inside, stdout=log, stderr=log, env={**os.environ, **self.environment})
         return self.agent
 
     def started(self) -> subprocess.Popen[bytes]:
@@ -286,9 +297,9 @@ class Pair:
         self.switch = Switch()
         self.one = Host("host1", self.switch, "172.16.41.131", self.store, home / "host1")
         self.two = Host("host2", self.switch, "172.16.41.132", self.store, home / "host2")
-        self.hosts = (self.one, self.two)
+        self.hosts: tuple[Host, ...] = (self.one, self.two)
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

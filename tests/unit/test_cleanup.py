@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyflannel.cleanup import Leftovers, files, scope, sort_out
 from pyflannel.settings import Settings
-from pyflannel.state import PROTO_FLANNEL, Address, Identity, Link, Misfit, Route, State, Vxlan
+from pyflannel.state import PROTO_FLANNEL, Address, Identity, Ipip, Link, Misfit, Route, State, Vxlan
 from pyflannel.store import cache
 from tests.support.builders import OWN_MAC
 
@@ -20,6 +20,7 @@ BRIDGE = Misfit("flannel.3", "it is of type bridge, not vxlan", "bridge")
 def test_only_names_that_are_ours_are_looked_for() -> None:
     names = ["flannel.1", "flannel-v6.16777215", "eth0", "flannel", "flannel.x", "flannel.01", "flannel.1\n", "cni0"]
     assert scope(names, {}).devices == {"flannel.1", "flannel-v6.16777215"}
+    assert scope(["flannel.ipip", "tunl0"], {}).devices == {"flannel.ipip"}
 
 
 def test_a_device_with_the_remembered_address_is_ours_under_any_name() -> None:
@@ -38,6 +39,13 @@ def test_vxlan_devices_go_and_what_is_none_stays_with_a_remark() -> None:
     devices, remarks = sort_out(State([OURS, on_it, OLD, BRIDGE]))
     assert devices == (OURS, OLD)
     assert remarks == ("flannel.3 stays: it is of type bridge, not vxlan",)
+
+
+def test_an_ipip_device_goes_and_what_is_none_stays() -> None:
+    ours = Link("flannel.ipip", Ipip("", IPv4Address("172.16.41.131")), 1480)
+    old = Misfit("flannel.ipip", "it is an ipip device with a remote", "ipip")
+    bridge = Misfit("flannel.ipip", "it is of type bridge", "bridge")
+    assert [sort_out(State([item]))[0] for item in (ours, old, bridge)] == [(ours,), (old,), ()]
 
 
 def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> None:

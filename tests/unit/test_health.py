@@ -78,7 +78,6 @@ def test_the_worst_and_oldest_come_first_and_consequences_not_at_all(health: Hea
 
 def test_only_some_conditions_stand_in_the_way_of_being_ready(health: Health) -> None:
     health.set(DUST, "d")
-    assert health.blocked == ()
     health.set(CABLE, "c")
     assert [condition.kind for condition in health.blocked] == [CABLE]
 

@@ -149,3 +149,12 @@ def test_a_device_of_another_vni_is_a_former_one_while_it_has_our_address(tmp_pa
         assert find_devices(kernel, tmp_path, NETWORK, ["flannel.1"]).former == frozenset()
         space.run(f"ip link set flannel.1 address {FOUND}")
         assert find_devices(kernel, tmp_path, NETWORK, ["flannel.2"]).former == frozenset()
+
+
+@pytest.mark.needs("root", "netns")
+def test_a_device_of_a_type_without_addresses_is_a_former_one_while_it_is_there(tmp_path: Path) -> None:
+    remember(tmp_path, NETWORK, {"flannel0": KEPT})
+    with Namespace("identity") as space, LinuxKernel(space.name) as kernel:
+        assert find_devices(kernel, tmp_path, NETWORK, ["flannel.1"]).former == frozenset()
+        space.run("ip tuntap add flannel0 mode tun")
+        assert find_devices(kernel, tmp_path, NETWORK, ["flannel.1"]).former == {"flannel0"}

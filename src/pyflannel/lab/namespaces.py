@@ -24,7 +24,7 @@ from typing import Final
 from pyflannel.lab import LabError
 from pyflannel.lab.process import Process, namespace_of, start_time
 
-PRIVATE: Final = ("/run/flannel", "/var/lib/flannel")
+PRIVATE: Final = ("/run/flannel", "/var/lib/flannel", "/run/wireguard")
 """What each host has for itself in its file system; the rest it shares with the machine."""
 
 _PATIENCE_S: Final = 20.0
@@ -52,7 +52,7 @@ for dir in /run /var/lib; do
         elif [ -e "$entry" ]; then : >"$copy"; mount -n --bind "$entry" "$copy"
         fi
     done
-    mkdir -p /tmp/flannel
+    mkdir -p /tmp/flannel /tmp/wireguard
     mount -n --move /tmp "$dir"
 done
 """

@@ -13,6 +13,7 @@ from pyflannel.linux.netlink import Conversation, open_socket, refusal
 from pyflannel.linux.netns import Netns
 from pyflannel.linux.reader import Reader
 from pyflannel.linux.spelling import spell
+from pyflannel.linux.wireguard import Memory
 from pyflannel.linux.writer import Writer
 from pyflannel.state import Item, Key, Likeness, Scope, State
 
@@ -73,6 +74,7 @@ class LinuxKernel:
         self._netns = netns
         channel = open_socket(netns)
         self._conversation = Conversation(channel)
+        self._memory = Memory()
         channel.bind((0, 0))
         self.port: int = channel.getsockname()[0]
         """The netlink port we write from, which the kernel names in the events we cause (``KernelEvents``)."""
@@ -97,7 +99,7 @@ class LinuxKernel:
 
     def compare(self, scope: Scope, known: Mapping[Key, Item]) -> Likeness:
         """As ``Kernel`` promises; ``KernelError`` as above."""
-        return Reader(self._conversation, self._netns).compare(scope, known)
+        return Reader(self._conversation, self._netns, self._memory).compare(scope, known)
 
     def devices(self, names: Iterable[str]) -> State:
         """The devices of these names, whosever they are, without what is on them; ``KernelError`` as above."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pyflannel.linux import vxlan
+from pyflannel.linux import ipip, tuntap, vxlan
 from pyflannel.linux.netlink import INTEGER, NLM_F_CREATE, NLM_F_EXCL, Request, attribute, attributes
-from pyflannel.state import Link, Mac, Spec, Tun, Vxlan, Wireguard
+from pyflannel.state import Ipip, Link, Mac, Spec, Tun, Vxlan, Wireguard
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 IFINFOMSG: Final = struct.Struct("=BxHiII")
@@ -120,7 +120,8 @@ def change(item: Link, old: Link, index: int, underlay_index: int) -> tuple[Requ
     """
     settings = _KINDS[kind_of(item.spec)].change(item.spec, old.spec, underlay_index)
     parts = [_header(index, item.up)]
-    if item.mtu != old.mtu:
+    if item.mtu != old.mtu or settings:
+        # With another underlay the kernel gives an ipip device another MTU.
         parts.append(attribute(IFLA_MTU, MTU.pack(item.mtu)))
     if item.mac is not None and item.mac != old.mac:
         parts.append(attribute(IFLA_ADDRESS, item.mac))
@@ -202,5 +203,10 @@ class _Plain:
         return b""
 
 
-_KINDS: Final[Mapping[str, Kind]] = {"vxlan": vxlan, "wireguard": _Plain(Wireguard()), "tun": _Plain(Tun())}
-_NAMES: Final[Mapping[type[Spec], str]] = {Vxlan: "vxlan", Wireguard: "wireguard", Tun: "tun"}
+_KINDS: Final[Mapping[str, Kind]] = {
+    "vxlan": vxlan,
+    "ipip": ipip,
+    "wireguard": _Plain(Wireguard()),
+    "tun": tuntap,
+}
+_NAMES: Final[Mapping[type[Spec], str]] = {Vxlan: "vxlan", Ipip: "ipip", Wireguard: "wireguard", Tun: "tun"}

@@ -41,7 +41,7 @@ NLMSGERR_ATTR_MSG: Final = 1
 TYPE_MASK: Final = 0x3FFF
 """Without the bits that mark an attribute as nested or in network byte order."""
 
-NETLINK_ROUTE: Final = 0
+NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 SO_RCVBUFFORCE: Final = 33
@@ -160,13 +160,15 @@ class Channel(Protocol):
         ...
 
 
-def open_socket(netns: Netns = None, receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """A non-blocking rtnetlink socket in ``netns``, where it stays even if the name of that namespace goes away.
+def open_socket(
+    netns: Netns = None, receive_buffer: int = RECEIVE_BUFFER, protocol: int = NETLINK_ROUTE
+) -> socket.socket:
+    """A non-blocking netlink socket in ``netns``, where it stays even if the name of that namespace goes away.
 
     It asks for short and worded answers, and for listings filtered by the kernel.
     """
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    made = inside(netns, lambda: socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE))
+    made = inside(netns, lambda: socket.socket(socket.AF_NETLINK, kind, protocol))
     for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
         # Linux 4.3, 4.12 and 4.20: an older kernel says less and lists more, which the readers allow for.
         with contextlib.suppress(OSError):

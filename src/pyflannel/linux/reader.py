@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from pyflannel.linux import addresses, links, neighbours, routes, sysctls, vxlan
+from pyflannel.linux import addresses, ethtool, links, neighbours, routes, sysctls, vxlan, wguapi, wireguard
 from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import LinkGone
 from pyflannel.linux.netlink import Conversation, Request
@@ -33,6 +33,7 @@ from pyflannel.state import (
     Spec,
     State,
     Vxlan,
+    Wireguard,
 )
 
 T = TypeVar("T")
@@ -46,9 +47,10 @@ LOOKS: Final = 5
 class Reader:
     """One look at the kernel."""
 
-    def __init__(self, conversation: Conversation, netns: Netns) -> None:
-        """Read through ``conversation``, which is in ``netns``."""
+    def __init__(self, conversation: Conversation, netns: Netns, memory: wireguard.Memory | None = None) -> None:
+        """Read through ``conversation``, which is in ``netns``; ``memory`` is of looks before this one."""
         self._conversation, self._netns = conversation, netns
+        self._memory = wireguard.Memory() if memory is None else memory
         self._devices = Devices(conversation)
 
     def observe(self, scope: Scope) -> State:
@@ -76,8 +78,10 @@ class Reader:
         """The device of this name, or else the one it was taken from; None if it is not there."""
         return self._devices.look(name) or self._misnamed(name, scope)
 
-    def link(self, device: links.Device) -> Link | Misfit:
-        """What a device is to us, under the name it goes by."""
+    def link(self, device: links.Device, made_as: str = "") -> Link | Misfit:
+        """What a device is to us, under the name it goes by; ``made_as`` is the one it had, if that is another."""
+        if device.kind == "tun" and wguapi.is_served(made_as or device.name):
+            return Link(device.name, Wireguard(), device.mtu, device.mac, device.up)
         why = links.misfit(device)
         if why is not None:
             return Misfit(device.name, why, device.kind)
@@ -101,13 +105,16 @@ class Reader:
         if not identities:
             return None
         for identity in identities:
-            kind = links.kind_of(identity.spec)
-            for body in self._conversation.dump(f"listing {kind} devices", links.query_kind(kind)):
-                device = links.read(body)
-                if device.name in scope.devices or links.misfit(device) is not None:
-                    continue
-                if identity.fits(links.as_item(device, "").spec, device.mac, partial(self._has, device)):
-                    return device
+            kinds = [links.kind_of(identity.spec)]
+            kinds += ["tun"] if isinstance(identity.spec, Wireguard) and wguapi.is_served(name) else []
+            for kind in kinds:
+                for body in self._conversation.dump(f"listing {kind} devices", links.query_kind(kind)):
+                    device = links.read(body)
+                    if device.name in scope.devices or device.kind != kind:
+                        continue
+                    link = self.link(device, name)
+                    if isinstance(link, Link) and identity.fits(link.spec, device.mac, partial(self._has, device)):
+                        return device
         return None
 
     def _has(self, device: links.Device, address: IPInterface) -> bool:
@@ -129,18 +136,20 @@ class Reader:
             device = self.device(name, scope)
             if device is None:
                 continue
-            link = self.link(device)
+            link = self.link(device, name)
             if isinstance(link, Misfit):
                 yield link
                 continue
             yield link if device.name == name else replace(link, name=name, misnamed=device.name)
-            yield from self._on(device.index, name, link.spec, scope)
+            yield from self._on(device, name, link.spec, scope, known)
         for name in sorted(scope.borrowed):
             carrier = self._devices.look(name)
             if carrier is not None:
                 yield from self._borrowed(carrier.index, name, known)
         if scope.sysctls:
             yield from sysctls.read(sorted(scope.sysctls), self._netns)
+        if scope.offloads:
+            yield from ethtool.read(sorted(scope.offloads), self._netns)
 
     def _borrowed(self, index: int, dev: str, known: Mapping[Key, Item]) -> Iterator[Route]:
         """Our routes through somebody's device, and those just like a wanted one but for their protocol: Go's."""
@@ -153,11 +162,17 @@ class Reader:
                         yield replace(route, stray=True) if route.key in filled else route
                         filled.add(route.key)
 
-    def _on(self, index: int, dev: str, spec: Spec, scope: Scope) -> Iterator[Item]:
+    def _on(self, found: links.Device, dev: str, spec: Spec, scope: Scope, known: Mapping[Key, Item]) -> Iterator[Item]:
+        index = found.index
         for body in self._list(f"addresses of {dev}", addresses.query(index)):
-            found = addresses.read(body)
-            if found is not None and found.index == index and scope.owns(found.address):
-                yield Address(dev, found.address)
+            held = addresses.read(body)
+            if held is not None and held.index == index and scope.owns(held.address):
+                yield Address(dev, held.address)
+        if isinstance(spec, Wireguard):
+            if found.kind == "wireguard":
+                yield from wireguard.observe(dev, index, self._netns, known, self._memory)
+            else:
+                yield from wguapi.observe(dev)
         for family in FAMILIES:
             listing = self._list(f"neighbours on {dev}", neighbours.query_neighbours(family, index), family)
             yield from _present(neighbours.read_neighbour(body, index, dev) for body in listing)

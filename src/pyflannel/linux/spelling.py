@@ -10,9 +10,11 @@ from pyflannel.diff import Op, Put, must_rebuild
 from pyflannel.state import (
     PROTO_BOOT,
     Address,
+    ChecksumOffload,
     FdbEntry,
     Forwarder,
     Forwarding,
+    Hook,
     Ipip,
     Item,
     Link,
@@ -23,6 +25,7 @@ from pyflannel.state import (
     Sysctl,
     Vxlan,
 )
+from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 
 def spell(op: Op) -> str:
@@ -30,8 +33,8 @@ def spell(op: Op) -> str:
     item = op.item
     if isinstance(item, Link | Misfit):
         return _link(op)
-    if isinstance(item, Sysctl):
-        return f"sysctl -w net.{item.family}.conf.{item.dev.replace('.', '/')}.{item.name}={item.value}"
+    if isinstance(item, Sysctl | ChecksumOffload):
+        return _setting(item)
     verb = "del" if not isinstance(op, Put) else "add" if op.old is None else "replace"
     match item:
         case Address():
@@ -46,6 +49,19 @@ def spell(op: Op) -> str:
             return f"tunnel route {verb} {item.subnet} dev {item.dev} remote {item.host} port {item.port}"
         case Route():
             return f"ip route {verb} {route(item)}"
+        case Hook():
+            return _hook(op, item)
+        case WireguardDevice():
+            key, port = ("(hidden)", item.listen_port) if isinstance(op, Put) else ("/dev/null", 0)
+            return f"wg set {item.dev} private-key {key} listen-port {port}"
+        case WireguardPeer():
+            return f"wg set {item.dev} {_peer(op, item)}"
+
+
+def _setting(item: Sysctl | ChecksumOffload) -> str:
+    if isinstance(item, ChecksumOffload):
+        return f"ethtool -K {item.dev} tx-checksum-ip-generic {'on' if item.on else 'off'}"
+    return f"sysctl -w net.{item.family}.conf.{item.dev.replace('.', '/')}.{item.name}={item.value}"
 
 
 def route(item: Route) -> str:
@@ -63,6 +79,28 @@ def route(item: Route) -> str:
         words.append("scope global")
     if item.onlink:
         words.append("onlink")
+    return " ".join(words)
+
+
+def _hook(op: Op, item: Hook) -> str:
+    """The name of the command and whom it is about; not the command itself, for there may be a secret in it."""
+    command = "SubnetAddCommand" if isinstance(op, Put) else "SubnetRemoveCommand"
+    subnets = " ".join(str(net) for net in (item.subnet, item.subnet_v6) if net is not None)
+    hosts = " ".join(str(host) for host in (item.host, item.host_v6) if host is not None)
+    return f"{command} {subnets} via {hosts}"
+
+
+def _peer(op: Op, item: WireguardPeer) -> str:
+    """A peer with its settings, and the one it takes the place of; a key that is shared is named and not told."""
+    if not isinstance(op, Put):
+        return f"peer {item.public_key} remove"
+    words = [f"peer {item.public_key}"]
+    words += [] if item.endpoint is None else [f"endpoint {item.endpoint}"]
+    words += [f"allowed-ips {','.join(sorted(map(str, item.allowed)))}"] if item.allowed else []
+    words += [f"persistent-keepalive {item.keepalive}"] if item.keepalive else []
+    words += [] if item.psk is None else ["preshared-key (hidden)"]
+    if isinstance(op.old, WireguardPeer) and op.old.key != item.key:
+        words.append(f"peer {op.old.public_key} remove")
     return " ".join(words)
 
 
@@ -93,6 +131,8 @@ def _creation(item: Link) -> str:
     words += filter(None, [_changeable(item.spec)])
     if isinstance(item.spec, Vxlan) and item.spec.gbp:
         words.append("gbp")
+    if isinstance(item.spec, Ipip):
+        words.append("nopmtudisc")
     return " ".join(words)
 
 

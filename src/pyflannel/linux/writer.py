@@ -10,19 +10,35 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, IPv6Network
 from itertools import groupby
 from socket import AF_INET, AF_INET6
 from typing import Final
 
-from pyflannel.diff import Cut, Op, Put, device, must_rebuild, satisfies
-from pyflannel.linux import addresses, links, neighbours, routes, sysctls
+from pyflannel.diff import SETTINGS, Cut, Op, Put, device, must_rebuild, satisfies
+from pyflannel.linux import addresses, ethtool, links, neighbours, routes, sysctls, tuntap, wguapi, wireguard
 from pyflannel.linux.devices import Devices
 from pyflannel.linux.errors import KernelError
 from pyflannel.linux.netlink import Ack, Conversation, Request
 from pyflannel.linux.netns import Netns
 from pyflannel.linux.reader import Reader
-from pyflannel.state import Address, FdbEntry, Ipip, Item, Link, Misfit, Neighbour, Route, Sysctl, Vxlan
+from pyflannel.state import (
+    Address,
+    ChecksumOffload,
+    FdbEntry,
+    Ipip,
+    Item,
+    Link,
+    Misfit,
+    Neighbour,
+    Route,
+    Sysctl,
+    Tun,
+    Vxlan,
+    Wireguard,
+)
+from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 DONE: Final = Ack(0)
 GONE: Final = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL))
@@ -60,17 +76,38 @@ class Writer:
             run = list(group)
             if kind in (Link, Misfit):
                 acks = [self._link(op) for op in run]
-            elif kind is Sysctl:
-                acks = [self._sysctl(op) for op in run]
+            elif kind in SETTINGS:
+                acks = [self._set(op) for op in run]
+            elif kind in (WireguardDevice, WireguardPeer):
+                acks = self._wireguard(run)
             else:
                 acks = self._batch(run)
             outcome += zip(run, acks, strict=True)
         return outcome
 
-    def _sysctl(self, op: Op) -> Ack:
-        if isinstance(op, Put) and isinstance(op.item, Sysctl):
-            return sysctls.write(op.item, self._netns)
-        return DONE  # a setting cannot be taken away
+    def _set(self, op: Op) -> Ack:
+        match op:
+            case Put(Sysctl() as item):
+                return sysctls.write(item, self._netns)
+            case Put(ChecksumOffload() as item):
+                return ethtool.write(item, self._netns)
+            case _:
+                return DONE  # a setting cannot be taken away
+
+    def _wireguard(self, run: Sequence[Op]) -> list[Ack]:
+        acks = [DONE] * len(run)
+        for name in dict.fromkeys(device(op.item) for op in run):
+            places = [place for place, op in enumerate(run) if device(op.item) == name]
+            ops, found = [run[place] for place in places], self._devices.look(name)
+            if found is None:
+                answers = [_no_device(op.item) for op in ops]
+            elif found.kind == "wireguard":
+                answers = wireguard.carry_out(ops, found.index, self._netns)
+            else:
+                answers = wguapi.carry_out(ops, name)
+            for place, op, ack in zip(places, ops, answers, strict=True):
+                acks[place] = _forgiving(ack) if isinstance(op, Cut) else ack
+        return acks
 
     def _link(self, op: Op) -> Ack:
         try:
@@ -89,7 +126,9 @@ class Writer:
             return self._change_link(item, old, below)
         if old is not None and (ack := self._delete(_present_name(old))).code:
             return ack
-        ack = self._do(links.create(item, below))
+        ack = self._create(item, below)
+        if ack.code == errno.EOPNOTSUPP and isinstance(item.spec, Wireguard):
+            return self._serve(item)
         if ack.code != errno.EEXIST:
             return ack
         if self._has_link(item):
@@ -97,6 +136,22 @@ class Writer:
         rival = self._reader.rival(item)
         hint = f": it is {rival} (if nobody needs it: ip link del {rival})" if rival else ""
         return Ack(ack.code, ack.text.rstrip(".") + hint)
+
+    def _serve(self, item: Link) -> Ack:
+        """Have a program make and serve a device which this kernel cannot."""
+        ack = wguapi.start(item.name, self._netns)
+        found = None if ack.code else self._devices.look(item.name)
+        if found is None:
+            return ack if ack.code else _no_device(item)
+        return self._do(*links.change(item, links.as_item(found, ""), found.index, 0))
+
+    def _create(self, item: Link, below: int) -> Ack:
+        if not isinstance(item.spec, Tun):
+            return self._do(links.create(item, below))
+        ack = tuntap.make(item.name, self._netns)
+        self._devices.forget(item.name)
+        index = None if ack.code else self._devices.index(item.name)
+        return ack if index is None else self._do(*links.change(item, replace(item, mtu=0), index, below))
 
     def _change_link(self, item: Link, old: Link, below: int) -> Ack:
         index = self._devices.index(_present_name(old))
@@ -141,6 +196,7 @@ class Writer:
         acks = [DONE if index is not None else _no_device(op.item) for op, index in zip(ops, indices, strict=True)]
         there = [(place, index) for place, index in enumerate(indices) if index is not None]
         answers = self._conversation.batch([_request(ops[place], index) for place, index in there])
+        self._step_out_of_shadow([(ops[place], index) for place, index in there], answers)
         moved: list[_Step] = []
         doubtful: list[_Step] = []
         missed: list[_Step] = []
@@ -159,6 +215,26 @@ class Writer:
         self._finish_moves(moved, acks)
         self._clear_doubts(doubtful, acks)
         return acks
+
+    def _step_out_of_shadow(self, tried: Sequence[tuple[Op, int]], answers: list[Ack]) -> None:
+        """Try again what was refused because the old route leads the new one's gateway through another device.
+
+        IPv6 looks where a gateway is even if it is told (ip6_route_check_nh_onlink, Linux 6.18), and ours lies in the
+        very subnet.  A route to the gateway alone, for as long as it takes to add the other, shows it the right device.
+        """
+        shadowed: list[tuple[int, Route, Route, int]] = []
+        for place, ((op, index), ack) in enumerate(zip(tried, answers, strict=True)):
+            match op:
+                case Put(Route(via=IPv6Address() as via, onlink=True) as item, Route()) if ack.code == errno.EINVAL:
+                    shadowed.append((place, item, Route(IPv6Network(via), item.dev), index))
+        requests = [
+            request
+            for _, item, lantern, index in shadowed
+            for request in (routes.add(lantern, index), routes.append(item, index), routes.cut(lantern, index))
+        ]
+        acks = self._conversation.batch(requests)
+        for (place, *_), ack in zip(shadowed, acks[1::3], strict=True):
+            answers[place] = ack
 
     def _finish_moves(self, moved: Sequence[_Step], acks: list[Ack]) -> None:
         """The new routes stand behind the old ones: remove those.

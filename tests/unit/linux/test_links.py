@@ -93,8 +93,9 @@ def test_a_device_of_another_type_is_a_misfit() -> None:
         + attribute(links.IFLA_MTU, INTEGER.pack(1500))
     )
     assert (hardware.index, hardware.name, hardware.mtu, hardware.up) == (2, "eth0", 1500, True)
-    assert links.misfit(hardware) == "it is of type hardware, not tun or vxlan or wireguard"
-    assert links.misfit(replace(hardware, kind="bridge")) == "it is of type bridge, not tun or vxlan or wireguard"
+    kinds = "ipip or tun or vxlan or wireguard"
+    assert links.misfit(hardware) == f"it is of type hardware, not {kinds}"
+    assert links.misfit(replace(hardware, kind="bridge")) == f"it is of type bridge, not {kinds}"
 
 
 def test_an_underlay_in_another_namespace_has_no_name_here() -> None:

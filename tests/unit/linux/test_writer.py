@@ -183,9 +183,25 @@ def test_a_renamed_device_that_is_gone_is_said_to_be(space: Namespace) -> None:
 
 
 def test_a_stray_of_a_scope_we_never_make_goes_whether_or_not_another_route_is_there(space: Namespace) -> None:
-    space.run(f"ip route add 10.2.70.0/24 dev {DEV} scope global")
-    space.run(f"ip route prepend 10.2.2.0/24 dev {DEV} scope global")
+    space.run(f"ip route add 10.2.70.0/24 dev {DEV} scope site")
+    space.run(f"ip route prepend 10.2.2.0/24 dev {DEV} scope site")
     strays = [item for item in observed(space).values() if isinstance(item, Route) and item.stray]
     assert len(strays) == 2
     assert carry_out(space, [Cut(item) for item in strays]) == [Ack(0)] * 2
+    assert observed(space) == WANT
+
+
+def test_a_route_of_the_widest_scope_is_told_from_ours_to_the_same_place_and_goes(space: Namespace) -> None:
+    space.run(f"ip route prepend {ROUTE.dst} dev {DEV} scope global")
+    intruder = Route(ROUTE.dst, DEV, universe=True)
+    assert set(observed(space).values()) == {*WANT.values(), intruder}
+    assert carry_out(space, [Cut(intruder)]) == [Ack(0)]
+    assert observed(space) == WANT
+
+
+def test_a_route_of_the_widest_scope_can_be_made(space: Namespace) -> None:
+    item = Route(ip_network("10.2.0.0/16"), DEV, universe=True)
+    assert carry_out(space, [Put(item), Put(item)]) == [Ack(0)] * 2
+    assert f"10.2.0.0/16 dev {DEV}" in [line.strip() for line in space.run("ip route").splitlines()]
+    assert carry_out(space, [Cut(item)]) == [Ack(0)]
     assert observed(space) == WANT
