@@ -62,7 +62,7 @@ def diff(want: State, have: Mapping[Key, Item]) -> tuple[Op, ...]:
 
     A device that must be made anew, or goes, takes all that is on it along, and one that changes its MAC its
     neighbours: those items are not cut one by one, and what is wanted of them is put again as into free slots.
-    A setting (``SETTINGS``) that is wanted no longer keeps its value: there is no saying which other one it should have.
+    A setting (``SETTINGS``) that nobody wants any more keeps its value: there is no saying which other one to give it.
 
     The last IPv4 address of a device takes its IPv4 routes and neighbours along as well, unnoticed by this function:
     where a plan asks for those and for no address at all, it is the next comparison that brings them back.
