@@ -50,6 +50,10 @@ def await_devices(host: Host, name: str) -> None:
     eventually(lambda: there() == DEVICES[name], f"no devices but {DEVICES[name]}", 20.0)
 
 
+def await_tun(host: Host, *, there: bool) -> None:
+    eventually(lambda: ("flannel0" in host.space.run("ip link")) == there, "flannel0 there, or gone", 20.0)
+
+
 @contextmanager
 def asleep(host: Host) -> Iterator[None]:
     """Within the block the agent does nothing, as on a machine that is very slow."""
@@ -116,6 +120,4 @@ def test_a_way_that_takes_packets_of_known_hosts_alone_is_taken_up_as_well(
         assert probing.loss.received > 0
         pair.await_contact()
         for host in pair.hosts:
-            eventually(
-                lambda host=host: ("flannel0" in host.space.run("ip link")) == (present == "udp"), "flannel0", 20.0
-            )
+            await_tun(host, there=present == "udp")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.vm.errors import executed
 
-PROMISE = "root,netns,bridge,veth,vxlan,iptables,etcd,ipip,wireguard,netem,dummy,flowtable"
-SLOWNESS = "10"
+PROMISE = "root,netns,bridge,veth,vxlan,iptables,etcd,ipip,wireguard,wg,netem,dummy,flowtable"
+SLOWNESS = "20"
 PLACES = ("tests/netns", "tests/contract")
 # Two agents or more start at a time, and yet most of the time but one program is at work.
 _TOGETHER = ("-n", "2", "--dist=worksteal")
@@ -28,4 +28,4 @@ def command(root: Path) -> list[str]:
     executed([sys.executable, "-m", "compileall", "-q", "src", "tests/support"])
     listing = executed([sys.executable, *_PYTEST, "--collect-only", *PLACES])
     files = sorted({line.partition("::")[0] for line in listing.splitlines() if "::" in line})
-    return [sys.executable, *_PYTEST, "--timeout=300", *_TOGETHER, *files]
+    return [sys.executable, *_PYTEST, "--timeout=600", *_TOGETHER, *files]
