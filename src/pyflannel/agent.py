@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
-from pyflannel.companions import Companions
+from pyflannel.companions import CompanionFailed, Companions
 from pyflannel.conditions import (
     CONFIG_REFUSED,
     FROM_MEMORY,
@@ -24,7 +24,6 @@ from pyflannel.ears import Ears
 from pyflannel.footing import Configured, Footing, StartFailed, facts, reconsider, surroundings, wish
 from pyflannel.guard import Guard, policy
 from pyflannel.health import Health
-from pyflannel.hooks.host import CommandFailed, settle, shut_down
 from pyflannel.host import Underlay
 from pyflannel.identity import remember
 from pyflannel.keeper import LeaseLost
@@ -87,7 +86,7 @@ class Agent:
         self._kernel = LinuxKernel()
         self._health = health
         self._companions = Companions(
-            settings, self._network.backends, self._kernel, lambda: self._reconciler.mark_dirty(), health
+            settings, self._network.ways(), self._kernel, lambda: self._reconciler.mark_dirty(), health
         )
         self._reconciler = Reconciler(
             self._companions.kernel, self._rng.random, asyncio.get_running_loop().time, health
@@ -122,7 +121,7 @@ class Agent:
             if self._settings.release_on_exit:
                 self._lost = True
                 await self._keeper.release()
-            await shut_down(self._network.backend, self._network.view)
+            await self._companions.shut_down(self.way)
             raise
         finally:
             await self._cache.flush()
@@ -149,8 +148,8 @@ class Agent:
 
     async def _settle(self) -> None:
         try:
-            await settle(self._network.backend, self._network.view)
-        except CommandFailed as exc:
+            await self._companions.settle(self.way)
+        except CompanionFailed as exc:
             raise StartFailed(str(exc)) from None
 
     async def _program_ourselves(self) -> list[Item]:
@@ -318,7 +317,7 @@ class Agent:
         self._footing = replace(self._footing, former=self._footing.former | left)
         await self._take_over()
         if former.backend.type != self._network.backend.type:
-            await shut_down(former.backend, former.view)
+            await self._companions.shut_down(former)
 
     def _want_everything(self) -> None:
         self._reconciler.want(self._network.items(), self._network.scope())

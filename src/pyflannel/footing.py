@@ -19,12 +19,9 @@ from typing import Final
 from pyflannel import backends
 from pyflannel.backends import direct
 from pyflannel.backends.api import Backend, View
-from pyflannel.backends.wireguard import Wireguard
-from pyflannel.hooks.host import CommandFailed, prepare
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import Devices, find_devices, remember
 from pyflannel.keeper import Keeper
-from pyflannel.keyfile import BadKeyFile, load_or_make, place
 from pyflannel.lease.alloc import fits, own_lease
 from pyflannel.lease.model import LEASE_TTL, Lease, Snapshot, Subnet
 from pyflannel.lease.network import ConfigError, NetworkConfig, parse_network_config
@@ -90,13 +87,25 @@ async def equipped(settings: Settings, configured: Configured) -> Configured:
 
     ``StartFailed`` if that cannot be had.
     """
-    backend = configured.backend
-    try:
-        if isinstance(backend, Wireguard):
-            backend = backend.keyed(load_or_make(place(Path(settings.state_dir), os.environ), os.urandom))
-        return replace(configured, backend=await prepare(backend))
-    except (BadKeyFile, CommandFailed) as exc:
-        raise StartFailed(str(exc)) from None
+    # What only some networks need is loaded there alone.
+    match configured.config.backend_type:
+        case "wireguard":
+            from pyflannel.keyfile import BadKeyFile, keyed
+
+            try:
+                backend = keyed(configured.backend, Path(settings.state_dir))
+            except BadKeyFile as exc:
+                raise StartFailed(str(exc)) from None
+        case "extension":
+            from pyflannel.hooks.host import CommandFailed, prepare
+
+            try:
+                backend = await prepare(configured.backend)
+            except CommandFailed as exc:
+                raise StartFailed(str(exc)) from None
+        case _:
+            return configured
+    return replace(configured, backend=backend)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,14 @@ Rules of this file
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from pyflannel.backends.api import Backend
+from pyflannel.backends.wireguard import Wireguard
 from pyflannel.outputs import write_atomic
 from pyflannel.wireguard import KEY_LENGTH, KeyPair, PublicKey, SecretKey
 
@@ -64,6 +67,12 @@ def load_or_make(path: Path, random_bytes: Callable[[int], bytes], former: Path 
     except OSError as exc:
         raise BadKeyFile(f"writing the WireGuard key to {path}: {exc.strerror}") from None
     return pair
+
+
+def keyed(backend: Backend, state_dir: Path) -> Backend:
+    """The wireguard backend with this host's keys, made if there are none yet; ``BadKeyFile``."""
+    assert isinstance(backend, Wireguard)
+    return backend.keyed(load_or_make(place(state_dir, os.environ), os.urandom))
 
 
 def generate(random_bytes: Callable[[int], bytes]) -> KeyPair:

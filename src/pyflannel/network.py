@@ -104,25 +104,20 @@ class Network:
 
     def self_items(self) -> tuple[Item, ...]:
         """What the kernel should hold for ourselves."""
-        return tuple(item for way in self._ways() for item in way.backend.self_items(way.view))
+        return tuple(item for way in self.ways() for item in way.backend.self_items(way.view))
 
     def scope(self) -> Scope:
         """Which objects of the kernel are this network's."""
-        return reduce(Scope.union, (way.backend.scope(way.view) for way in self._ways()))
+        return reduce(Scope.union, (way.backend.scope(way.view) for way in self.ways()))
 
     def macs(self) -> dict[str, Mac]:
         """By which address peers know each of our devices."""
-        return {dev: mac for way in self._ways() for dev, mac in way.view.macs.items()}
-
-    @property
-    def backends(self) -> tuple[Backend, ...]:
-        """All that peers are reached by, ours first."""
-        return tuple(way.backend for way in self._ways())
+        return {dev: mac for way in self.ways() for dev, mac in way.view.macs.items()}
 
     @property
     def devices(self) -> frozenset[str]:
         """Names of all that are ours entirely."""
-        return frozenset(dev for backend in self.backends for dev in backend.devices)
+        return frozenset(dev for way in self.ways() for dev in way.backend.devices)
 
     @property
     def outgrown(self) -> bool:
@@ -186,7 +181,8 @@ class Network:
             seen = replace(self.former.view, underlay=underlay, spread=spread)
             self.former = Way(self.former.backend, seen)
 
-    def _ways(self) -> tuple[Way, ...]:
+    def ways(self) -> tuple[Way, ...]:
+        """All that peers are reached by, ours first."""
         present = Way(self.backend, self.view)
         return (present,) if self.former is None else (present, self.former)
 
@@ -204,7 +200,7 @@ class Network:
 
     def _claims(self, lease: Lease) -> frozenset[Claim]:
         said = (lease, self._as_before.get(lease.subnet, lease))
-        return frozenset(claim for way in self._ways() for each in said for claim in way.backend.claims(each))
+        return frozenset(claim for way in self.ways() for each in said for claim in way.backend.claims(each))
 
     def _put(self, lease: Lease) -> Outcome:
         self._refused.pop(lease.subnet, None)

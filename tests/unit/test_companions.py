@@ -11,8 +11,10 @@ from pyflannel import backends
 from pyflannel.companions import Companions
 from pyflannel.hooks.record import path
 from pyflannel.lease.network import parse_network_config
+from pyflannel.network import Way
 from pyflannel.settings import Settings
 from pyflannel.state import Forwarder, Hook, Item, Link
+from tests.support.builders import view
 from tests.support.fake_kernel import FakeKernel, Hardware
 
 
@@ -23,7 +25,8 @@ def kept_beside_the_kernel(directory: Path, backend: str) -> set[type[Item]]:
     config = parse_network_config(f'{{"Network":"10.2.0.0/16","Backend":{backend}}}')
 
     async def scenario() -> set[type[Item]]:
-        companions = Companions(settings, [backends.from_config(config)], kernel, lambda: None)
+        way = Way(backends.from_config(config), view(config))
+        companions = Companions(settings, [way], kernel, lambda: None)
         try:
             if companions.kernel is kernel:
                 return set()

@@ -6,23 +6,23 @@ Adding a backend is one module here, one entry in ``BACKENDS`` and one row in do
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Final
 
-from pyflannel.backends import alloc, extension, hostgw, ipip, udp, vxlan, wireguard
 from pyflannel.backends.api import Backend
 from pyflannel.lease.network import ConfigError, NetworkConfig
 
-BACKENDS: Final[dict[str, Callable[[NetworkConfig], Backend]]] = {
-    "alloc": alloc.from_config,
-    "extension": extension.from_config,
-    "host-gw": hostgw.from_config,
-    "ipip": ipip.from_config,
-    "udp": udp.from_config,
-    "vxlan": vxlan.from_config,
-    "wireguard": wireguard.from_config,
+BACKENDS: Final = {
+    "alloc": "alloc",
+    "extension": "extension",
+    "host-gw": "hostgw",
+    "ipip": "ipip",
+    "udp": "udp",
+    "vxlan": "vxlan",
+    "wireguard": "wireguard",
 }
-
-FIXED_NAMES: Final = frozenset((ipip.DEVICE, udp.DEV, wireguard.DEV, wireguard.DEV_V6))
+"""The module of each, loaded when a network asks for it: an agent that starts waits for one of them only."""
+FIXED_NAMES: Final = frozenset(("flannel.ipip", "flannel0", "flannel-wg", "flannel-wg-v6"))
 """Devices that have the same name in every network."""
 
 _CLOUD: Final = (
@@ -53,9 +53,10 @@ def from_config(config: NetworkConfig) -> Backend:
     if (advice := UNSUPPORTED.get(config.backend_type)) is not None:
         raise NotSupported(f'Backend.Type "{config.backend_type}" is not supported: {advice}')
     try:
-        build = BACKENDS[config.backend_type]
+        module = import_module(f"{__name__}.{BACKENDS[config.backend_type]}")
     except KeyError:
         raise ConfigError(
             f"Backend.Type {config.backend_type!r} is not one we have: expected {' or '.join(sorted(BACKENDS))}"
         ) from None
+    build: Callable[[NetworkConfig], Backend] = module.from_config
     return build(config)

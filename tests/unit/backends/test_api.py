@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pyflannel.backends import BACKENDS, UNSUPPORTED, NotSupported, from_config
+from pyflannel.backends import BACKENDS, FIXED_NAMES, UNSUPPORTED, NotSupported, from_config, ipip, udp, wireguard
 from pyflannel.backends.api import Backend, View
 from pyflannel.backends.wireguard import Wireguard
 from pyflannel.diff import device
@@ -104,3 +104,7 @@ def test_nothing_is_both_there_and_not_supported() -> None:
 def test_a_backend_there_is_not_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"'carrier-pigeon'.*vxlan"):
         from_config(config('{"Type":"carrier-pigeon"}'))
+
+
+def test_names_that_are_the_same_in_every_network_are_known_without_loading_the_backends() -> None:
+    assert {ipip.DEVICE, udp.DEV, wireguard.DEV, wireguard.DEV_V6} == FIXED_NAMES
