@@ -20,8 +20,8 @@ HEAD = """\
 # What can be amiss
 
 Every trouble the agent can notice has a name here. It says so in its log once when the trouble comes, again when it
-changes, and once more when some of them are over; where very many of a kind come at once, a few lines and a number stand
-for all. Whatever happens, the kernel keeps what it has: traffic between hosts that were reached goes on.
+changes, and of some that they are over; where very many of a kind come at once, a few lines and a number stand for all.
+Whatever happens, the kernel keeps what it has: traffic between hosts that were reached goes on.
 """
 
 
