@@ -53,6 +53,8 @@ HOST_EVERY: Final = 30.0
 HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
 
+TURN_AFTER: Final = 2
+"""Seconds from saying that we have gone over to another backend until we send by it: others have heard by then."""
 FORMER_STAYS: Final = 5
 """Seconds for which devices of the former way stay after the last peer has said that it takes the present one: it says
 so a little before it sends its first packet that way."""
@@ -106,7 +108,7 @@ class Agent:
     @property
     def way(self) -> Way:
         """How we reach our peers."""
-        return Way(self._network.backend, self._network.view)
+        return self._network.way()
 
     async def run(self) -> NoReturn:
         """Bring the network up, say so, and keep it, until ``StartAgain`` or ``LeaseLost``; then all is closed."""
@@ -121,7 +123,7 @@ class Agent:
             if self._settings.release_on_exit:
                 self._lost = True
                 await self._keeper.release()
-            await self._companions.shut_down(self.way)
+            await self._companions.shut_down(self._network.ways()[0])
             raise
         finally:
             await self._cache.flush()
@@ -134,7 +136,7 @@ class Agent:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._see_off(), name="departures")
-            tasks.create_task(self._leave_former(), name="former way")
+            tasks.create_task(self._go_over(), name="former way")
             tasks.create_task(self._ears.run(), name="kernel")
             tasks.create_task(self._companions.run(), name="companions")
             tasks.create_task(self._reconciler.run(), name="reconcile")
@@ -148,7 +150,7 @@ class Agent:
 
     async def _settle(self) -> None:
         try:
-            await self._companions.settle(self.way)
+            await self._companions.settle(self._network.ways()[0])
         except CompanionFailed as exc:
             raise StartFailed(str(exc)) from None
 
@@ -303,14 +305,18 @@ class Agent:
             self._want_everything()
             self._reconciler.mark_dirty()
 
-    async def _leave_former(self) -> None:
-        """Once nobody takes the former way any more, what it needed goes."""
-        waits = 0
-        while self._network.former is not None and waits < FORMER_STAYS:
-            await asyncio.sleep(1)
-            waits = waits + 1 if self._network.outgrown and self._reconciler.complete else 0
+    async def _go_over(self) -> None:
+        """Go over from the former way to the present one; once nobody takes the former one, what it needed goes."""
         if (former := self._network.former) is None:
             return
+        known = outgrown = 0
+        while outgrown < FORMER_STAYS:
+            await asyncio.sleep(1)
+            known += self._reconciler.complete
+            if known == TURN_AFTER:
+                turned = self._network.turn()
+                await self._reconciler.replan(turned.old, turned.new)
+            outgrown = outgrown + 1 if self._network.outgrown else 0
         log.info("All peers have gone over to the present configuration")
         left = frozenset(former.backend.devices)
         self._network.forget_former()

@@ -16,9 +16,9 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Final
 
@@ -28,7 +28,7 @@ from pyflannel.lease.contest import Claim, Contest, Outcome
 from pyflannel.lease.model import Changes, Lease, Snapshot, Subnet
 from pyflannel.lease.refusal import refusal
 from pyflannel.lease.table import LeaseTable
-from pyflannel.state import Item, Mac, Scope
+from pyflannel.state import IPAddress, Item, Mac, Route, Scope
 
 SPREAD_ABOVE: Final = 2000
 """From more leases on than this, metrics are spread: so many routes of one metric take 0.14 s to write, twice as many
@@ -61,6 +61,8 @@ class Way:
 
     backend: Backend
     view: View
+    leases: Mapping[Subnet, Lease] = field(default_factory=dict, compare=False)
+    """What each peer last said that is of use for it."""
 
 
 class Network:
@@ -84,6 +86,7 @@ class Network:
         )
         self.former = former if usable else None
         """Stays for as long as there is a peer that takes it; see ``forget_former``."""
+        self._turned = self.former is None
         self._behind: set[Subnet] = set()
         """Peers that are reached the former way."""
         self._as_before: dict[Subnet, Lease] = {}
@@ -122,11 +125,21 @@ class Network:
     @property
     def outgrown(self) -> bool:
         """Whether there is a former way that no peer takes any more."""
-        return self.former is not None and not self._behind
+        return self.former is not None and self._turned and not self._behind
 
-    def forget_former(self) -> None:
+    def turn(self) -> Replan:
+        """From now on send the present way to peers that have taken it up.
+
+        Before, all are sent to the former way, though we take packets either way.  Some hosts (of udp, of wireguard)
+        take none from a peer before they have heard of it: whoever has gone over has to give them time for that.
+        """
+        self._turned = True
+        return self._replan((), self._contest.winners())
+
+    def forget_former(self) -> Replan:
         """From now on there is one way only."""
-        self.former = None
+        self.former, self._turned = None, True
+        return self._replan((), self._contest.winners())
 
     def items(self) -> Iterator[Item]:
         """Everything the kernel should hold for this network."""
@@ -179,7 +192,13 @@ class Network:
         self.view = replace(self.view, underlay=underlay, spread=spread)
         if self.former is not None:
             seen = replace(self.former.view, underlay=underlay, spread=spread)
-            self.former = Way(self.former.backend, seen)
+            self.former = replace(self.former, view=seen)
+
+    def way(self) -> Way:
+        """The present one, with all that whoever takes another one after us needs to know."""
+        said = {subnet: self._as_before.get(subnet, lease) for subnet, lease in self.table.leases.items()}
+        reached = self._items.keys() - self._behind
+        return Way(self.backend, self.view, {subnet: said[subnet] for subnet in said.keys() & reached})
 
     def ways(self) -> tuple[Way, ...]:
         """All that peers are reached by, ours first."""
@@ -195,11 +214,11 @@ class Network:
             or lease.attrs.backend_type == self.backend.type
         ):
             return
-        if (before.attrs.public_ip, before.attrs.public_ipv6) == (lease.attrs.public_ip, lease.attrs.public_ipv6):
+        if _host(before) == _host(lease):
             self._as_before[lease.subnet] = before
 
     def _claims(self, lease: Lease) -> frozenset[Claim]:
-        said = (lease, self._as_before.get(lease.subnet, lease))
+        said = (lease, self._as_before.get(lease.subnet, lease), self._formerly(lease))
         return frozenset(claim for way in self.ways() for each in said for claim in way.backend.claims(each))
 
     def _put(self, lease: Lease) -> Outcome:
@@ -272,33 +291,41 @@ class Network:
 
     def _plan(self, lease: Lease) -> bool:
         """Note what the kernel should hold for a peer that counts; False if the backend can make nothing of it."""
-        subnet = lease.subnet
+        subnet, reason = lease.subnet, ""
         self._useless.pop(subnet, None)
         self._behind.discard(subnet)
+        ours = theirs = None
         try:
-            self._items[subnet] = self.backend.peer_items(self.view, lease)
+            ours = self.backend.peer_items(self.view, lease)
         except AnotherWay as exc:
-            planned = self._plan_otherwise(lease)
-            self._useless[subnet] = f"{exc}; it is reached as before" if planned else str(exc)
-            return planned
+            reason = str(exc)
         except Refused as exc:
             self._useless[subnet] = str(exc)
             return False
-        return True
-
-    def _plan_otherwise(self, lease: Lease) -> bool:
-        """The same for a peer that has not gone over to our backend yet, or that has left it before us."""
-        subnet, before = lease.subnet, self._as_before.get(lease.subnet)
         with suppress(Refused):
             if self.former is not None:
-                self._items[subnet] = self.former.backend.peer_items(self.former.view, lease)
+                theirs = self.former.backend.peer_items(self.former.view, self._formerly(lease))
+            elif ours is None and subnet in self._as_before:
+                theirs = self.backend.peer_items(self.view, self._as_before[subnet])
+        if reason:
+            self._useless[subnet] = reason if theirs is None else f"{reason}; it is reached as before"
+            if self.former is not None and theirs is not None:
                 self._behind.add(subnet)
-                return True
-        with suppress(Refused):
-            if before is not None:
-                self._items[subnet] = self.backend.peer_items(self.view, before)
-                return True
-        return False
+        taken, other = (ours, theirs) if self._turned or theirs is None else (theirs, ours)
+        taken, other = (other, None) if taken is None else (taken, other)
+        if taken is None:
+            return False
+        self._items[subnet] = (*taken, *(item for item in other or () if not isinstance(item, Route)))
+        return True
+
+    def _formerly(self, lease: Lease) -> Lease:
+        """What the same host said when it took the former way, if it did."""
+        was = None if self.former is None else self.former.leases.get(lease.subnet)
+        return was if was is not None and _host(was) == _host(lease) else lease
+
+
+def _host(lease: Lease) -> tuple[IPAddress | None, IPAddress | None]:
+    return lease.attrs.public_ip, lease.attrs.public_ipv6
 
 
 def _age(lease: Lease) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,17 +47,6 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     made.close()
 
 
-@contextmanager
-def held(host: Host) -> Iterator[None]:
-    """The agent does nothing during this block, so that what happens in it is whole before it is looked at."""
-    assert host.agent is not None
-    host.agent.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        host.agent.send_signal(signal.SIGCONT)
-
-
 @pytest.mark.parametrize(
     "fault",
     [pytest.param(fault, id=fault.name.replace(" ", "-"), marks=pytest.mark.needs(*fault.needs)) for fault in FAULTS],
@@ -66,7 +54,7 @@ def held(host: Host) -> Iterator[None]:
 def test_what_somebody_did_is_undone(ward: Ward, fault: Fault) -> None:
     host, before = ward.admit()
     order = rules(host.space)
-    with held(host):
+    with host.asleep():
         fault.happen(host)
         assert (host.picture(), rules(host.space)) != (before, order), "nothing has happened"
     # How soon is measured by tests/bench/healing.py; here it only has to be long before the next regular audit.
@@ -79,7 +67,7 @@ def test_what_somebody_did_is_undone(ward: Ward, fault: Fault) -> None:
 def test_many_things_at_once_are_undone(ward: Ward) -> None:
     host, before = ward.admit()
     rng = random.Random(3)
-    with held(host):
+    with host.asleep():
         for fault in rng.sample(FAULTS, len(FAULTS)):
             try:
                 fault.happen(host)
@@ -97,7 +85,7 @@ def test_what_happens_again_and_again_is_undone_each_time(ward: Ward) -> None:
 
 def test_an_address_outside_the_network_stays_when_ours_is_put_back(ward: Ward) -> None:
     host, before = ward.admit()
-    with held(host):
+    with host.asleep():
         host.space.run("ip address add 192.0.2.77/32 dev flannel.1")
         host.space.run(f"ip address delete {host.subnet.network_address}/32 dev flannel.1")
         lacking = host.picture()

@@ -181,6 +181,17 @@ class Host:
         self.container.delete()
         self.space.delete()
 
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """The agent does nothing during this block, as on a machine that is very slow: what happens in it is whole
+        before it is looked at."""
+        assert self.agent is not None
+        self.agent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.agent.send_signal(signal.SIGCONT)
+
     def plug(self) -> None:
         """Give the host its ``ens33``."""
         self._switch.plug(self.space, "ens33", f"{self.address}/24")
@@ -312,15 +323,19 @@ class Pair:
 
     def start(self) -> None:
         """Start both agents, and return once the containers reach each other."""
+        self._settle_in()
+        self.one.await_line(f"Subnet added: {self.two.subnet} ")
+        self.two.await_line(f"Subnet added: {self.one.subnet} ")
+        self.await_contact()
+
+    def _settle_in(self) -> None:
+        """Start all agents, and give each host its bridge and container."""
         for host in self.hosts:
             host.start()
         for host in self.hosts:
             host.await_line("Running backend.")
         for host in self.hosts:
             host.settle_in(host.subnet)
-        self.one.await_line(f"Subnet added: {self.two.subnet} ")
-        self.two.await_line(f"Subnet added: {self.one.subnet} ")
-        self.await_contact()
 
     def await_contact(self) -> None:
         """Return once a datagram has crossed, and come back."""

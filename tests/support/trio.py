@@ -45,12 +45,7 @@ class Trio(Pair):
 
     def start(self) -> None:
         """Start the agents, and return once all containers reach each other."""
-        for host in self.hosts:
-            host.start()
-        for host in self.hosts:
-            host.await_line("Running backend.")
-        for host in self.hosts:
-            host.settle_in(host.subnet)
+        self._settle_in()
         for host in self.hosts:
             for peer in self.hosts:
                 if peer is not host:

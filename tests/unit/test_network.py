@@ -10,7 +10,7 @@ import pytest
 
 from pyflannel.lease.model import Attrs, Changes, Lease, Removed, Snapshot, Unreadable
 from pyflannel.network import LINGER, SPREAD_ABOVE, SPREAD_BELOW, Network, Replan, Way
-from pyflannel.state import FdbEntry, Item, Link, Mac, Route, Vxlan
+from pyflannel.state import Address, FdbEntry, Forwarder, Forwarding, Item, Link, Mac, Route, Sysctl, Vxlan
 from tests.support.builders import OTHER_MAC, OWN_MAC, backend, config, subnet, underlay, view, vxlan_lease
 
 PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC, created=10)
@@ -300,8 +300,9 @@ GONE_OVER = replace(PEER, attrs=Attrs(PEER.attrs.public_ip, None, "host-gw"))
 
 def gone_over(*leases: Lease) -> Network:
     """A network of vxlan that has just become one of host-gw."""
-    made = Network(backend(HOST_GW), view(HOST_GW), Way(backend(), view()))
+    made = Network(backend(HOST_GW), view(HOST_GW), network(*leases).way())
     made.fold(Snapshot(100, leases))
+    made.turn()
     return made
 
 
@@ -316,10 +317,12 @@ def test_a_peer_that_has_not_gone_over_yet_is_reached_the_former_way_until_it_ha
 
     replan = made.fold(Changes(101, (GONE_OVER,)))
     assert replan.old == backend().peer_items(view(), PEER)
-    assert replan.new == backend(HOST_GW).peer_items(view(HOST_GW), GONE_OVER)
+    (route,) = backend(HOST_GW).peer_items(view(HOST_GW), GONE_OVER)
+    assert routes(replan.new) == {"10.2.41.0/24"}
+    assert route in replan.new
     assert (before, made.outgrown, made.ignored) == (False, True, {})
     made.forget_former()
-    assert (set(made.items()), made.scope().devices) == (set(replan.new), frozenset())
+    assert (set(made.items()), made.scope().devices) == ({route}, frozenset())
 
 
 def test_a_peer_that_leaves_without_having_gone_over_needs_the_former_way_no_more() -> None:
@@ -381,3 +384,37 @@ def test_what_another_host_says_in_its_place_counts_alone() -> None:
     made.fold(Changes(101, (replace(GONE_OVER, attrs=Attrs(IPv4Address("172.16.41.199"), None, "host-gw")),)))
     assert wanted_routes(made) == set()
     assert made.fold(Changes(102, (PEER,))).added == (PEER,)
+
+
+UDP = config('{"Type":"udp"}')
+ON_UDP = replace(PEER, attrs=Attrs(PEER.attrs.public_ip))
+
+
+def parts(items: Iterable[Item]) -> tuple[set[Item], set[Item]]:
+    """What leads packets to peers, and what else there is for them."""
+    found = [item for item in items if not isinstance(item, Link | Address | Sysctl | Forwarder)]
+    led: set[Item] = {item for item in found if isinstance(item, Route) and item.dst != IPv4Network("10.2.0.0/16")}
+    return led, {item for item in found if not isinstance(item, Route)}
+
+
+def test_who_has_just_gone_over_takes_packets_either_way_and_sends_the_former_one_for_a_while() -> None:
+    led, held = parts(backend().peer_items(view(), PEER))
+    made = Network(backend(UDP), view(UDP), network(PEER).way())
+    made.fold(Snapshot(100, (ON_UDP,)))
+    assert not made.outgrown
+    forwarding = Forwarding("flannel0", IPv4Network("10.2.41.0/24"), IPv4Address("172.16.41.132"), 8285)
+    assert parts(made.items()) == (led, held | {forwarding})
+
+    replan = made.turn()
+    assert parts(made.items()) == (set(), held | {forwarding})
+    assert (parts(replan.old)[0], parts(replan.new)[0]) == (led, set())
+
+    made.forget_former()
+    assert parts(made.items()) == (set(), {forwarding})
+
+
+def test_what_a_peer_said_formerly_is_not_held_against_another_host_in_its_place() -> None:
+    made = Network(backend(UDP), view(UDP), network(PEER).way())
+    other = replace(ON_UDP, attrs=Attrs(IPv4Address("172.16.41.199")))
+    made.fold(Snapshot(100, (other,)))
+    assert parts(made.items()) == parts(backend(UDP).peer_items(view(UDP), other))
