@@ -105,17 +105,3 @@ def test_a_host_behind_a_router_is_named_and_harms_nobody(pair: Pair) -> None:
     pair.store.write({"10.2.97.0-24": far})
     pair.one.await_line("The kernel refused: ip route add 10.2.97.0/24 via 198.51.100.7 dev ens33")
     pair.await_contact()
-
-
-def test_a_cluster_changes_its_backend_without_a_restart(pair: Pair) -> None:
-    for text in (CONFIG, HOST_GATEWAY):
-        pair.store.configure(text)
-        for host, peer in ((pair.one, pair.two), (pair.two, pair.one)):
-            told = wanted(peer) if text == HOST_GATEWAY else f"{peer.subnet} via {peer.subnet[0]} dev flannel.1 onlink"
-            await_route(host, peer, told)
-        pair.await_contact()
-    assert pair.one.space.objects("ip -j link show type vxlan") == []
-
-
-def await_route(host: Host, peer: Host, told: str) -> None:
-    eventually(lambda: route(host, peer) == told, told, 10.0)
