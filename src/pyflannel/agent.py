@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import random
+import re
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from pyflannel.keeper import LeaseLost
 from pyflannel.lease.model import Snapshot, Unreadable
 from pyflannel.lease.network import ConfigError
 from pyflannel.linux.events import KernelEvents
-from pyflannel.linux.kernel import KernelError, LinuxKernel
+from pyflannel.linux.kernel import KernelError, LinuxKernel, Unsupported
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
 from pyflannel.network import LINGER, Replan, Way
@@ -99,7 +100,7 @@ class Agent:
         """Some lease is gone from the store, and counts for a while yet."""
         view = self._network.view
         self._guard = Guard(view.config, view.own, policy(settings), health=health)
-        self._peer_filter = PeerFilter(settings.peer_filter, self._network.self_items())
+        self._peer_filter = PeerFilter(settings.peer_filter, self._network.self_items(), health=health)
         file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
         self._cache = cache.Cache(file, self._last_known, self._spread, health)
         self._lost = False
@@ -386,4 +387,6 @@ def explain(error: KernelError) -> str:
     """A kernel error with what a person can do about it."""
     if error.code == errno.EADDRINUSE:
         return f"{error}: another program has the UDP port; set another Backend.Port for the whole network, or stop it"
+    if isinstance(error, Unsupported) and (kind := re.search(r" type (\w+)", error.what)) is not None:
+        return f"{error}: see whether `modprobe {kind[1]}` gives this kernel such devices, or take another backend"
     return str(error)

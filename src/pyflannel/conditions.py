@@ -93,6 +93,12 @@ COMMAND_FAILS: Final = Kind(
     "See what it printed, in the log before this; the commands are in the network configuration.",
     hidden_by=(UNDERLAY_DOWN,),
 )
+PEER_FILTER: Final = Kind(
+    "peer-filter-off",
+    _ERROR,
+    "The filter of tunnel packets that -peer-filter asks for has no effect: those of anybody are let in.",
+    "Install nftables, or see what the text says of the table; the agent goes on trying.",
+)
 SUBNET_FILE: Final = Kind(
     "subnet-file-unwritable",
     _ERROR,

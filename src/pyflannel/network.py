@@ -87,6 +87,8 @@ class Network:
         self.former = former if usable else None
         """Stays for as long as there is a peer that takes it; see ``forget_former``."""
         self._turned = self.former is None
+        self._carriers: set[str] = set()
+        """External interfaces of former times, on which there may be routes of ours."""
         self._behind: set[Subnet] = set()
         """Peers that are reached the former way."""
         self._as_before: dict[Subnet, Lease] = {}
@@ -111,7 +113,8 @@ class Network:
 
     def scope(self) -> Scope:
         """Which objects of the kernel are this network's."""
-        return reduce(Scope.union, (way.backend.scope(way.view) for way in self.ways()))
+        left = Scope(borrowed=frozenset(self._carriers))
+        return reduce(Scope.union, (way.backend.scope(way.view) for way in self.ways()), left)
 
     def macs(self) -> dict[str, Mac]:
         """By which address peers know each of our devices."""
@@ -189,6 +192,8 @@ class Network:
         return self._replan((), self._contest.winners())
 
     def _look(self, underlay: Underlay, spread: bool) -> None:
+        if underlay.name != self.view.underlay.name:
+            self._carriers.add(self.view.underlay.name)
         self.view = replace(self.view, underlay=underlay, spread=spread)
         if self.former is not None:
             seen = replace(self.former.view, underlay=underlay, spread=spread)

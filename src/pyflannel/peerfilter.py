@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from pyflannel.conditions import PEER_FILTER
 from pyflannel.firewall.peers import PREFIX, Listing, Tunnel, build, change, read, removal
 from pyflannel.guard import SETTLE, RuleChanges
+from pyflannel.health import Health
 from pyflannel.lease.model import Lease, Subnet
 from pyflannel.linux.nft import Nft, NoNft
 from pyflannel.linux.nftevents import RuleEvents
@@ -43,6 +45,7 @@ class PeerFilter:
         items: Iterable[Item],
         nft: Nft | None = None,
         listen: Callable[[], RuleChanges] = RuleEvents,
+        health: Health | None = None,
     ) -> None:
         """Filter nothing yet.
 
@@ -59,7 +62,7 @@ class PeerFilter:
         self._written: frozenset[IPAddress] = frozenset()
         self._left: str | None = None
         """The table as it was once we had made it, without the hosts."""
-        self._said = ""
+        self._health = health or Health()
 
     def learn(self, replan: Replan) -> None:
         """Take in who has come, gone, or says something else."""
@@ -99,7 +102,7 @@ class PeerFilter:
                 self._say(error)
                 await asyncio.sleep(LOOK_EVERY)
                 continue
-            self._said = ""
+            self._health.clear(PEER_FILTER, said="-peer-filter has an effect again")
             await asyncio.sleep(PAUSE)
             try:
                 async with asyncio.timeout(LOOK_EVERY):
@@ -165,10 +168,9 @@ class PeerFilter:
             self._hosts[subnet] = hosts
 
     def _say(self, error: FirewallError) -> None:
-        if str(error) != self._said:
-            why = "there is no nft on this host" if isinstance(error, NoNft) else str(error)
-            log.error("-peer-filter has no effect for now, and tunnel packets of anybody are let in: %s", why)
-        self._said = str(error)
+        why = "there is no nft on this host" if isinstance(error, NoNft) else str(error)
+        text = f"-peer-filter has no effect for now, and tunnel packets of anybody are let in: {why}"
+        self._health.set(PEER_FILTER, text)
 
 
 async def left(nft: Nft) -> tuple[str, ...]:

@@ -335,6 +335,13 @@ def test_a_network_that_never_was_another_has_outgrown_nothing() -> None:
     assert not network(PEER).outgrown
 
 
+def test_routes_on_a_former_external_interface_stay_ours_to_remove() -> None:
+    made = Network(backend(HOST_GW), view(HOST_GW))
+    made.move(replace(underlay(), name="ens34"))
+    made.move(replace(underlay(), name="ens34", mtu=1400))
+    assert made.scope().borrowed == {"ens33", "ens34"}
+
+
 def test_both_ways_follow_the_external_interface() -> None:
     made = gone_over(PEER)
     made.move(replace(underlay(), name="ens34"))
