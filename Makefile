@@ -47,12 +47,12 @@ check: install ## format, lint, types, import contracts, unit and property tests
 .PHONY: test
 test: check tools ## every lane: the above, then real stores, real kernel, real Docker, and another kernel
 	PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/contract tests/netns tests/e2e
-	$(MAKE) test-vm
+	$(MAKE) test-vm VM_BRIEF=yes
 
 .PHONY: test-vm
-test-vm: install tools ## the namespace tests on Debian's stock kernel, in an emulated machine
+test-vm: install tools ## the namespace tests on Debian's stock kernel, in an emulated machine (`make test` runs some)
 	@contrib/install-tools $(VM_PACKAGES)
-	$(BIN)/python -m tests.vm
+	PYFLANNEL_VM_BRIEF=$(VM_BRIEF) $(BIN)/python -m tests.vm
 
 .PHONY: soak
 soak: install tools ## half an hour of random faults against a running agent; SOAK_SECONDS=N for another time

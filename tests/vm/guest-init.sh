@@ -15,6 +15,6 @@ mount -t tmpfs changes /changes
 mkdir /changes/upper /changes/work
 mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work root /root
 mount -t tmpfs run /root/run
-mkdir /root/run/job /root/run/lock /root/run/tmp
+mkdir /root/run/job /root/run/lock
 mount -t 9p -o "$share" job /root/run/job
 exec /bin/busybox switch_root /root /bin/sh /run/job/start

@@ -16,7 +16,7 @@ PROMISE = "root,netns,bridge,veth,vxlan,iptables,etcd,ipip,wireguard,wg,netem,du
 SLOWNESS = "20"
 PLACES = ("tests/netns", "tests/contract")
 # Two agents or more start at a time, and yet most of the time but one program is at work.
-_TOGETHER = ("-n", "2", "--dist=worksteal")
+_TOGETHER = ("-n", "2", "--dist=loadfile")
 _PYTEST = ("-m", "pytest", "-q", "-p", "tests.vm.selection")
 
 

@@ -1,8 +1,8 @@
 """A machine that exists for one command, emulated by qemu, whose file system is this machine's.
 
 The root is shared by 9p, read-only; what is written goes into memory and is forgotten.  A small directory, writable,
-carries the command in and its exit status out.  The command's output has a serial line to itself, and the kernel's
-messages another one, which is shown only when the machine has ended without a status.
+carries the command in, and its output and exit status out: an emulated serial line would now and then keep the last of
+what is said.  The kernel's messages are shown only when the machine has ended without a status.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from tests.vm import initramfs
 from tests.vm.errors import Impossible
@@ -33,6 +35,7 @@ _MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 _CPU = "qemu64"
 _KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 tsc=reliable"
 _CONSOLE_LINES = 40
+_LOOK_S = 0.1
 
 
 def check_tools() -> None:
@@ -54,7 +57,7 @@ def run(kernel: Kernel, command: Sequence[str], patience: float) -> int:
         (job / "initramfs").write_bytes(initramfs.archive(_first_files(kernel)))
         # Output of ours that is still on its way is to come before that of the command.
         sys.stdout.flush()
-        in_time = _emulate(argv(kernel, job), patience)
+        in_time = _emulate(argv(kernel, job), job / "output", patience)
         try:
             return int((job / "status").read_text())
         except (FileNotFoundError, ValueError):
@@ -71,7 +74,8 @@ def environment(here: Mapping[str, str]) -> dict[str, str]:
     passed = {name: value for name, value in here.items() if name.startswith(PASSED)}
     # `python` and `pytest` are to be those that this program runs with.
     path = f"{Path(sys.executable).parent}:{here.get('PATH', os.defpath)}"
-    return {**passed, "PATH": path, "TMPDIR": "/run/tmp"}
+    # In memory, empty, and there even for those who have a /run of their own.
+    return {**passed, "PATH": path, "TMPDIR": "/dev/shm"}
 
 
 def script(command: Sequence[str], place: Path, variables: Mapping[str, str]) -> str:
@@ -85,12 +89,16 @@ def argv(kernel: Kernel, job: Path) -> list[str]:
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     words += ["-accel", "tcg,thread=multi", "-cpu", _CPU, "-smp", str(min(4, os.cpu_count() or 1)), "-m", "2048"]
     words += ["-kernel", str(kernel.image), "-initrd", str(job / "initramfs"), "-append", _KERNEL_ARGUMENTS]
-    words += ["-serial", f"file:{job / 'console'}", "-serial", "stdio"]
+    words += ["-serial", f"file:{_escaped(job / 'console')}"]
     for tag, path in (("root", Path("/")), ("modules", kernel.modules), ("job", job)):
-        escaped = str(path).replace(",", ",,")
         mode = "" if path == job else ",readonly=on"
-        words += ["-virtfs", f"local,mount_tag={tag},path={escaped},security_model=none,multidevs=remap{mode}"]
+        words += ["-virtfs", f"local,mount_tag={tag},path={_escaped(path)},security_model=none,multidevs=remap{mode}"]
     return words
+
+
+def _escaped(path: Path) -> str:
+    """As it may stand in an option of qemu."""
+    return str(path).replace(",", ",,")
 
 
 def _first_files(kernel: Kernel) -> dict[str, bytes]:
@@ -104,14 +112,25 @@ def _first_files(kernel: Kernel) -> dict[str, bytes]:
     }
 
 
-def _emulate(command: Sequence[str], patience: float) -> bool:
-    """Whether it ended by itself."""
+def _emulate(command: Sequence[str], output: Path, patience: float) -> bool:
+    """Whether it ended by itself; what appears in the file ``output`` is passed on meanwhile."""
+    output.touch()
+    give_up = time.monotonic() + patience
     # Were we killed, the machine would run on for ever.
-    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL) as qemu:
+    protected = ["setpriv", "--pdeathsig", "KILL", *command]
+    with subprocess.Popen(protected, stdin=subprocess.DEVNULL) as qemu, output.open("rb") as said:
         try:
-            qemu.wait(patience)
-        except subprocess.TimeoutExpired:
-            return False
+            while running := qemu.poll() is None:
+                _pass_on(said)
+                if time.monotonic() > give_up:
+                    break
+                time.sleep(_LOOK_S)
+            _pass_on(said)
+            return not running
         finally:
             qemu.kill()
-    return True
+
+
+def _pass_on(said: BinaryIO) -> None:
+    sys.stdout.buffer.write(said.read())
+    sys.stdout.flush()
