@@ -223,7 +223,10 @@ class Network:
             self._as_before[lease.subnet] = before
 
     def _claims(self, lease: Lease) -> frozenset[Claim]:
-        said = (lease, self._as_before.get(lease.subnet, lease), self._formerly(lease))
+        formerly, before = self._formerly(lease), self._as_before.get(lease.subnet)
+        if formerly is lease and before is None and self.former is None:
+            return self.backend.claims(lease)
+        said = [lease] + [each for each in (formerly, before) if each is not lease and each is not None]
         return frozenset(claim for way in self.ways() for each in said for claim in way.backend.claims(each))
 
     def _put(self, lease: Lease) -> Outcome:
@@ -316,11 +319,11 @@ class Network:
             self._useless[subnet] = reason if theirs is None else f"{reason}; it is reached as before"
             if self.former is not None and theirs is not None:
                 self._behind.add(subnet)
-        taken, other = (ours, theirs) if self._turned or theirs is None else (theirs, ours)
-        taken, other = (other, None) if taken is None else (taken, other)
-        if taken is None:
+        found = [items for items in ((ours, theirs) if self._turned else (theirs, ours)) if items is not None]
+        if not found:
             return False
-        self._items[subnet] = (*taken, *(item for item in other or () if not isinstance(item, Route)))
+        taken, *others = found
+        self._items[subnet] = (*taken, *(item for other in others for item in other if not isinstance(item, Route)))
         return True
 
     def _formerly(self, lease: Lease) -> Lease:

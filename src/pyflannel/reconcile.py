@@ -49,6 +49,8 @@ SAID_AT_ONCE: Final = 5
 MANY: Final = 100
 """Failures among which the first few are looked for."""
 """How many failures of one pass are worth a line each."""
+SILENT: Final = (WireguardDevice, WireguardPeer)
+"""Items of whose end the kernel tells nobody."""
 
 
 class Reconciler:
@@ -153,14 +155,16 @@ class Reconciler:
                     _tell_done((await self._apply(taken[:SLICE])).done)
             devices = frozenset(name for name in self.scope.devices if (WireguardDevice, name) in self._want)
             scope = Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads, devices=devices)
+            # Of thousands of peers reached another way none is looked at.
+            silent = {key: item for key, item in self._want.items() if isinstance(item, SILENT)} if devices else {}
             try:
-                held = self._kernel.compare(scope, self._want)
+                held = self._kernel.compare(scope, silent)
             except KernelError:
                 continue
-            if self._has_strayed(held):
+            if self._has_strayed(held, silent):
                 self.mark_dirty()
 
-    def _has_strayed(self, held: Mapping[Key, Item]) -> bool:
+    def _has_strayed(self, held: Mapping[Key, Item], silent: Iterable[Key]) -> bool:
         """Whether something is not as we want it.  What could not be put is tried again when its turn comes.
 
         A setting that is not there belongs to a kernel without it, and is nothing to repair; nor is one that no plan
@@ -174,10 +178,7 @@ class Reconciler:
                 strays = not satisfies(item, wanted)
             if strays and not self._patience.has(key):
                 return True
-        return any(
-            isinstance(item, WireguardDevice | WireguardPeer) and key not in held and not self._patience.has(key)
-            for key, item in self._want.items()
-        )
+        return any(key not in held and not self._patience.has(key) for key in silent)
 
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())

@@ -101,10 +101,7 @@ class Reader:
         return ""
 
     def _misnamed(self, name: str, scope: Scope) -> links.Device | None:
-        identities = [identity for identity in scope.identities if identity.dev == name]
-        if not identities:
-            return None
-        for identity in identities:
+        for identity in (each for each in scope.identities if each.dev == name):
             kinds = [links.kind_of(identity.spec)]
             kinds += ["tun"] if isinstance(identity.spec, Wireguard) and wguapi.is_served(name) else []
             for kind in kinds:
