@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyflannel.backends.api import View
+from pyflannel.backends.api import View, WithoutMacs
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import NetworkConfig
 from pyflannel.state import Item, Mac, Scope
@@ -25,7 +24,7 @@ def from_config(config: NetworkConfig) -> Alloc:
 
 
 @dataclass(frozen=True, slots=True)
-class Alloc:
+class Alloc(WithoutMacs):
     """alloc in the families the network has."""
 
     ipv4: bool
@@ -50,10 +49,6 @@ class Alloc:
         """The addresses alone, without a type (compat §3.2)."""
         return Attrs(underlay.public_ip if self.ipv4 else None, underlay.public_ipv6 if self.ipv6 else None)
 
-    def published(self, lease: Lease) -> Mapping[str, Mac]:
-        """Nothing: there is no device."""
-        return {}
-
     def scope(self, view: View) -> Scope:
         """What another backend left on the external interface."""
         return Scope(borrowed=frozenset((view.underlay.name,)))
@@ -65,7 +60,3 @@ class Alloc:
     def peer_items(self, view: View, lease: Lease) -> tuple[Item, ...]:
         """Nothing, whoever it is."""
         return ()
-
-    def claims(self, lease: Lease) -> frozenset[Claim]:
-        """Nothing but the subnet."""
-        return frozenset()

@@ -99,3 +99,17 @@ class Backend(Protocol):
     def claims(self, lease: Lease) -> frozenset[Claim]:
         """What a peer's record claims for itself alone, beside its subnet; empty if the record is of no use."""
         ...
+
+
+class WithoutMacs:
+    """What is alike in backends without a MAC on any device: a record claims nothing for itself but the subnet."""
+
+    __slots__ = ()
+
+    def published(self, lease: Lease) -> Mapping[str, Mac]:
+        """Nothing."""
+        return {}
+
+    def claims(self, lease: Lease) -> frozenset[Claim]:
+        """Nothing: a host may well have several subnets."""
+        return frozenset()

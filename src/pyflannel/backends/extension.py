@@ -24,10 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pyflannel.backends.api import Refused, View, refuse_strangers
+from pyflannel.backends.api import Refused, View, WithoutMacs, refuse_strangers
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, JSONText, Lease
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import Commands, Hook, Item, Mac, Scope
@@ -76,7 +75,7 @@ class Startup:
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(WithoutMacs):
     """extension in the families the network has."""
 
     ipv4: bool
@@ -120,10 +119,6 @@ class Extension:
             return self
         return replace(self, printed=printed)
 
-    def published(self, lease: Lease) -> Mapping[str, Mac]:
-        """Nothing: there is no device of ours."""
-        return {}
-
     def scope(self, view: View) -> Scope:
         """What commands made; and what another backend left on the external interface."""
         return Scope(borrowed=frozenset((view.underlay.name,)), hooks=True)
@@ -149,10 +144,6 @@ class Extension:
             data=read_data(attrs.backend_data),
         )
         return (hook,) if self.commands.add or self.commands.remove else ()
-
-    def claims(self, lease: Lease) -> frozenset[Claim]:
-        """Nothing but the subnet: what the data mean is known to the commands alone."""
-        return frozenset()
 
 
 def peer_variables(hook: Hook) -> dict[str, str]:

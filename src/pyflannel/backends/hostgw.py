@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyflannel.backends.api import Refused, View, refuse_strangers
+from pyflannel.backends.api import Refused, View, WithoutMacs, refuse_strangers
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import PROTO_FLANNEL, Item, Mac, Route, Scope
@@ -27,7 +26,7 @@ def from_config(config: NetworkConfig) -> HostGateway:
 
 
 @dataclass(frozen=True, slots=True)
-class HostGateway:
+class HostGateway(WithoutMacs):
     """host-gw in the families the network has."""
 
     ipv4: bool
@@ -62,10 +61,6 @@ class HostGateway:
             backend_type=TYPE,
         )
 
-    def published(self, lease: Lease) -> Mapping[str, Mac]:
-        """Nothing: there is no device."""
-        return {}
-
     def scope(self, view: View) -> Scope:
         """Our routes on the external interface."""
         return Scope(borrowed=frozenset((view.underlay.name,)))
@@ -87,7 +82,3 @@ class HostGateway:
         if not items:
             raise Refused("has no address family in common with us")
         return tuple(items)
-
-    def claims(self, lease: Lease) -> frozenset[Claim]:
-        """Nothing but the subnet: a host may well be the gateway to several."""
-        return frozenset()

@@ -16,11 +16,10 @@ from ipaddress import IPv4Interface
 from typing import Final
 
 from pyflannel.backends import direct
-from pyflannel.backends.api import Refused, View, refuse_strangers
+from pyflannel.backends.api import Refused, View, WithoutMacs, refuse_strangers
 from pyflannel.backends.metric import metric
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import Address, Identity, Item, Link, Mac, Route, Scope
@@ -44,7 +43,7 @@ def from_config(config: NetworkConfig) -> Ipip:
 
 
 @dataclass(frozen=True, slots=True)
-class Ipip:
+class Ipip(WithoutMacs):
     """The ipip backend of one network."""
 
     direct: bool
@@ -75,10 +74,6 @@ class Ipip:
         """PublicIP alone (compat §3.2)."""
         return Attrs(underlay.public_ip, None, TYPE)
 
-    def published(self, lease: Lease) -> Mapping[str, Mac]:
-        """Nothing: the device has no MAC address."""
-        return {}
-
     def scope(self, view: View) -> Scope:
         """Our device, and on it the addresses of our network; and routes on the external interface."""
         assert view.config.ipv4 is not None
@@ -105,10 +100,6 @@ class Ipip:
         if self.direct and host in view.underlay.on_link:
             return (direct.route(view, subnet, host, onlink=True),)
         return (Route(subnet, DEVICE, host, onlink=True, metric=metric(subnet, view.spread)),)
-
-    def claims(self, lease: Lease) -> frozenset[Claim]:
-        """Nothing but the subnet."""
-        return frozenset()
 
 
 def _spec(view: View) -> IpipSpec:

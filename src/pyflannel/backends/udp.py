@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
-from pyflannel.backends.api import Refused, View, refuse_strangers
+from pyflannel.backends.api import Refused, View, WithoutMacs, refuse_strangers
 from pyflannel.backends.options import Options
 from pyflannel.host import Underlay
-from pyflannel.lease.contest import Claim
 from pyflannel.lease.model import Attrs, Lease
 from pyflannel.lease.network import ConfigError, NetworkConfig
 from pyflannel.state import (
@@ -65,7 +64,7 @@ def from_config(config: NetworkConfig) -> Udp:
 
 
 @dataclass(frozen=True, slots=True)
-class Udp:
+class Udp(WithoutMacs):
     """The udp backend of one network."""
 
     port: int
@@ -94,10 +93,6 @@ class Udp:
     def attrs(self, underlay: Underlay, macs: Mapping[str, Mac]) -> Attrs:
         """PublicIP alone, without a type (compat §3.2)."""
         return Attrs(public_ip=underlay.public_ip)
-
-    def published(self, lease: Lease) -> Mapping[str, Mac]:
-        """Nothing: a TUN device has no MAC."""
-        return {}
 
     def scope(self, view: View) -> Scope:
         """Our device, the addresses of our network on it, and routes that another backend left."""
@@ -128,10 +123,6 @@ class Udp:
         if subnet is None or host is None:
             raise Refused("has no IPv4 subnet and PublicIP, and the udp backend carries nothing else")
         return (Forwarding(DEV, subnet, host, self.port),)
-
-    def claims(self, lease: Lease) -> frozenset[Claim]:
-        """Nothing but the subnet: a host may well have several."""
-        return frozenset()
 
 
 def _network(view: View) -> IPv4Network:
