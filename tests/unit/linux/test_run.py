@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyflannel.linux.run import CommandMissing, CommandTimeout, run
+from tests.support.processes import await_end
 
 
 def test_a_program_says_what_it_has_to_say() -> None:
@@ -57,14 +58,6 @@ def test_a_file_that_may_not_be_executed_is_named(tmp_path: Path) -> None:
         asyncio.run(run([str(file)]))
 
 
-def alive(pid: int) -> bool:
-    """Whether the process still runs; a zombie nobody has collected yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 60 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait"
@@ -74,7 +67,7 @@ def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
             await run(["sh", "-c", script], timeout=0.5)
 
     asyncio.run(scenario())
-    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+    await_end(map(int, pids.read_text().split()))
 
 
 def test_a_cancelled_run_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -89,4 +82,4 @@ def test_a_cancelled_run_leaves_nothing_behind(tmp_path: Path) -> None:
             await task
         return pid
 
-    assert not alive(asyncio.run(scenario()))
+    await_end([asyncio.run(scenario())])

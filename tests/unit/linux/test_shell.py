@@ -12,20 +12,13 @@ from hypothesis import strategies as st
 
 from pyflannel.linux.shell import DEFAULT_PATH, FLOOD, KEPT, Outcome, inherited, run_line
 from tests.support.loops import run
+from tests.support.processes import alive, await_end
 
 LIMIT = 20.0
 
 
 def outcome(line: str, stdin: str = "\n", limit: float = LIMIT, **variables: str) -> Outcome:
     return run(run_line(line, variables, stdin, limit))
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; a zombie, whose parent may take its time, does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_line_is_a_shells_with_all_that_shells_do() -> None:
@@ -55,7 +48,7 @@ def test_a_line_that_is_too_long_for_the_kernel_is_an_answer_as_well() -> None:
 def test_a_line_that_takes_too_long_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
     got = outcome(f"sleep 600 & echo $! $$ >{tmp_path}/pids; wait", limit=1.0)
     assert (got.status, got.trouble) == (None, "did not finish within 1 s, and was killed")
-    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    await_end(map(int, (tmp_path / "pids").read_text().split()))
 
 
 def test_a_line_that_is_cancelled_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
@@ -71,7 +64,7 @@ def test_a_line_that_is_cancelled_is_killed_with_all_it_has_started(tmp_path: Pa
 
     pids = run(scenario())
     assert len(pids) == 2
-    assert not any(alive(int(pid)) for pid in pids)
+    await_end(map(int, pids))
 
 
 def test_what_a_line_leaves_running_stays_and_is_not_waited_for() -> None:
