@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from pyflannel.companions import CompanionFailed, Companions
-from pyflannel.conditions import (
-    CONFIG_REFUSED,
-    FROM_MEMORY,
-    MTU_TOO_SMALL,
-    STORE_DOWN,
-    UNDERLAY_DOWN,
-)
+from pyflannel.conditions import CONFIG_REFUSED, FROM_MEMORY, MTU_TOO_SMALL, STORE_DOWN, UNDERLAY_DOWN
 from pyflannel.diff import Cut, Put
 from pyflannel.ears import Ears
 from pyflannel.footing import Configured, Footing, StartFailed, facts, reconsider, surroundings, wish
@@ -27,6 +21,7 @@ from pyflannel.guard import Guard, policy
 from pyflannel.health import Health
 from pyflannel.host import Underlay
 from pyflannel.identity import remember
+from pyflannel.intake import Intake
 from pyflannel.keeper import LeaseLost
 from pyflannel.lease.model import Snapshot, Unreadable
 from pyflannel.lease.network import ConfigError
@@ -34,7 +29,7 @@ from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.kernel import KernelError, LinuxKernel, Unsupported
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
-from pyflannel.network import LINGER, Replan, Way
+from pyflannel.network import Replan, Way
 from pyflannel.peerfilter import PeerFilter
 from pyflannel.publisher import Publisher, subnet_env
 from pyflannel.reconcile import Reconciler
@@ -44,7 +39,6 @@ from pyflannel.store import cache
 from pyflannel.store.feed import Outage
 from pyflannel.store.feed import follow as follow_leases
 from pyflannel.store.lastknown import LastKnown
-from pyflannel.telemetry.leases import announce
 from pyflannel.underlay import follow as follow_underlay
 
 log = logging.getLogger(__name__)
@@ -53,12 +47,6 @@ HOST_EVERY: Final = 30.0
 """Seconds between looks at the external interface when nothing is heard of it."""
 HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
-
-TURN_AFTER: Final = 2
-"""Seconds from saying that we have gone over to another backend until we send by it: others have heard by then."""
-FORMER_STAYS: Final = 5
-"""Seconds for which devices of the former way stay after the last peer has said that it takes the present one: it says
-so a little before it sends its first packet that way."""
 
 
 class StartAgain(Exception):
@@ -96,11 +84,15 @@ class Agent:
         )
         self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network), health)
         self._ears = Ears(KernelEvents(muted=[self._kernel.port]), self._reconciler, health)
-        self._departing = asyncio.Event()
-        """Some lease is gone from the store, and counts for a while yet."""
         view = self._network.view
         self._guard = Guard(view.config, view.own, policy(settings), health=health)
         self._peer_filter = PeerFilter(settings.peer_filter, self._network.self_items(), health=health)
+        self._intake = Intake(
+            *(self._network, self._reconciler, self._peer_filter, self._ears, health),
+            former=footing.former,
+            heard=self._heard,
+            pruned=self._pruned,
+        )
         file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
         self._cache = cache.Cache(file, self._last_known, self._spread, health)
         self._lost = False
@@ -136,7 +128,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publisher.run(), name="outputs")
             tasks.create_task(self._follow_leases(), name="leases")
-            tasks.create_task(self._see_off(), name="departures")
+            tasks.create_task(self._intake.see_off(), name="departures")
             tasks.create_task(self._go_over(), name="former way")
             tasks.create_task(self._ears.run(), name="kernel")
             tasks.create_task(self._companions.run(), name="companions")
@@ -189,7 +181,7 @@ class Agent:
         listed: Snapshot | None = self._footing.listed
         self._footing = replace(self._footing, listed=Snapshot(0))
         if self._footing.from_memory and listed is not None:
-            await self._stand_in(listed)
+            await self._intake.stand_in(listed)
             listed = None
         feed = follow_leases(
             self._footing.store,
@@ -206,7 +198,13 @@ class Agent:
                     continue
                 self._health.clear(STORE_DOWN, said="The store answers again")
                 self._health.clear(FROM_MEMORY)
-                await self._take_in(self._network.fold(news, asyncio.get_running_loop().time()))
+                first = not self._intake.complete
+                await self._intake.fold(news)
+                if first:
+                    self._cache.note()
+                    if self._footing.from_memory:
+                        # Whether our lease is what we remember is known to the store alone.
+                        self._keeper.look_again()
                 if news.config is not None:
                     self._reconsider(news.config)
                 if isinstance(news, Snapshot):
@@ -214,49 +212,14 @@ class Agent:
                     del news
                     give_back()
 
-    async def _see_off(self) -> NoReturn:
-        """Take away what has lingered long enough."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            until = self._network.lingers_until
-            if until is None:
-                await self._departing.wait()
-                self._departing.clear()
-            elif (left := until - clock()) > 0:
-                await asyncio.sleep(left)
-            elif self._reconciler.complete:
-                await self._take_in(self._network.see_off(clock()))
-            else:
-                await asyncio.sleep(LINGER)
-
-    async def _stand_in(self, known: Snapshot) -> None:
-        """Program what was last known of the peers.  It may be old, so nothing is taken away for it."""
-        replan = self._network.fold(known, asyncio.get_running_loop().time())
-        self._peer_filter.learn(replan)
-        self._health.set(
-            FROM_MEMORY, f"Going on with {len(replan.added)} leases as last known, until the store answers"
-        )
-        self._want_everything()
-        await self._reconciler.catch_up()
-
-    async def _take_in(self, replan: Replan) -> None:
-        """Bring a piece of news into the kernel, then say what it was."""
-        self._peer_filter.learn(replan)
-        if self._reconciler.complete:
-            await self._reconciler.replan(replan.old, replan.new)
-        else:
-            await self._take_over()
-            self._cache.note()
-            if self._footing.from_memory:
-                # Whether our lease is what we remember is known to the store alone.
-                self._keeper.look_again()
-        if self._network.lingers_until is not None:
-            self._departing.set()
+    def _heard(self, replan: Replan) -> None:
         if replan.added or replan.removed:
             self._cache.note()
-        announce(self._health, self._network, replan)
         if not self._keeper.recognises(self._network.table):
             self._keeper.look_again()
+
+    def _pruned(self) -> None:
+        remember(Path(self._settings.state_dir), self._settings.etcd_prefix, self._network.macs())
 
     def _reconsider(self, text: str) -> None:
         """The network configuration says ``text``: begin anew with that if it means something else, or say why not."""
@@ -290,44 +253,10 @@ class Agent:
     def _spread(self, delay: float) -> float:
         return delay * self._rng.uniform(0.8, 1.2)
 
-    async def _take_over(self) -> None:
-        """With everything known: what else of ours stands in the kernel was left by an earlier run, and goes."""
-        network = self._network
-        scope = network.scope()
-        left = replace(scope, devices=scope.devices | self._footing.former, hooks=True)
-        self._reconciler.want(network.items(), left)
-        self._reconciler.complete = True
-        self._peer_filter.begin()
-        # That our device was made is no news to who looks at everything now; afterwards it would ask for that.
-        self._ears.catch_up()
-        if await self._reconciler.catch_up() and self._footing.former:
-            remember(Path(self._settings.state_dir), self._settings.etcd_prefix, network.macs())
-            # Their routes stood in the way of ours, which can be tried again at once.
-            self._want_everything()
-            self._reconciler.mark_dirty()
-
     async def _go_over(self) -> None:
-        """Go over from the former way to the present one; once nobody takes the former one, what it needed goes."""
-        if (former := self._network.former) is None:
-            return
-        known = outgrown = 0
-        while outgrown < FORMER_STAYS:
-            await asyncio.sleep(1)
-            known += self._reconciler.complete
-            if known == TURN_AFTER:
-                turned = self._network.turn()
-                await self._reconciler.replan(turned.old, turned.new)
-            outgrown = outgrown + 1 if self._network.outgrown else 0
-        log.info("All peers have gone over to the present configuration")
-        left = frozenset(former.backend.devices)
-        self._network.forget_former()
-        self._footing = replace(self._footing, former=self._footing.former | left)
-        await self._take_over()
-        if former.backend.type != self._network.backend.type:
+        former = await self._intake.go_over()
+        if former is not None and former.backend.type != self._network.backend.type:
             await self._companions.shut_down(former)
-
-    def _want_everything(self) -> None:
-        self._reconciler.want(self._network.items(), self._network.scope())
 
     async def _follow_host(self) -> None:
         """When something happens to the external interface, and now and then, look what has become of it."""
@@ -341,7 +270,7 @@ class Agent:
                 pass
             else:
                 # What failed for want of the interface is tried at once, not when its turn comes.
-                self._want_everything()
+                self._intake.want_everything()
                 self._reconciler.mark_dirty()
                 self._companions.try_again()
             await asyncio.sleep(HOST_SETTLE)
@@ -373,12 +302,7 @@ class Agent:
             self._health.set(MTU_TOO_SMALL, f"the network does not fit through {underlay.name}: {exc}")
             return
         self._health.clear(MTU_TOO_SMALL)
-        replan = network.move(underlay)
-        self._peer_filter.learn(replan)
-        self._want_everything()
-        self._ears.watch(network.view)
-        announce(self._health, network, replan)
-        self._reconciler.mark_dirty()
+        self._intake.move(network.move(underlay))
         self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from pyflannel.conditions import EVENTS_LOST
 from pyflannel.ears import Ears
@@ -12,36 +12,11 @@ from pyflannel.health import Health
 from pyflannel.linux.kernel import KernelError
 from pyflannel.reconcile import Reconciler
 from pyflannel.sighting import Changed, Gone, Lost, Seen, Sighting
-from pyflannel.state import Scope
 from tests.support.builders import view
 from tests.support.fake_kernel import FakeKernel, Hardware
 from tests.support.kernel_items import LINK, SCOPE, WANT
 from tests.support.loops import run_jumping
-
-
-class Told:
-    """Events as a test has them; where one is an error, it is raised."""
-
-    def __init__(self, *events: Collection[Sighting] | KernelError) -> None:
-        self._events = list(events)
-        self.closed = False
-
-    def watch(self, scope: Scope, devices: Iterable[str], routes: Iterable[str] = ()) -> None:
-        assert list(devices) == ["ens33"]
-
-    def heard(self) -> Collection[Sighting]:
-        event = self._events.pop(0)
-        if isinstance(event, KernelError):
-            raise event
-        return event
-
-    async def wait(self) -> Collection[Sighting]:
-        if not self._events:
-            await asyncio.sleep(1e6)
-        return self.heard()
-
-    def close(self) -> None:
-        self.closed = True
+from tests.support.told_events import Told
 
 
 class Audits(Reconciler):
@@ -62,6 +37,7 @@ def outcome(*events: Collection[Sighting] | KernelError) -> tuple[int, bool, tup
         audits.want(WANT.values(), SCOPE)
         ears = Ears(told, audits, health)
         ears.watch(view())
+        assert told.below == ["ens33"]
         listening = asyncio.get_running_loop().create_task(ears.run())
         await asyncio.sleep(60)
         listening.cancel()
