@@ -10,14 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pyflannel.linux.netns import inside
-from tests.support.machines import eventually, stop
+from tests.support.machines import eventually
 from tests.support.pair import CONFIG, Host, Pair
+from tests.support.private_run import private_run, programs
 
 pytestmark = pytest.mark.needs("root", "netns", "veth", "bridge", "iptables", "wg")
 
@@ -30,27 +31,6 @@ AUTO = DUAL.replace('"wireguard"', '"wireguard","Mode":"auto"')
 SECRET = b"attack at dawn"
 ETH_P_ALL = 3
 PORT = 7070
-
-
-@contextmanager
-def private_run(host: Host) -> Iterator[None]:
-    """A ``/run`` of its own for a host: programs of WireGuard listen there by the name of the device alone."""
-    script = "mount -t tmpfs tmpfs /run; echo; exec sleep 1d"
-    holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script], stdout=subprocess.PIPE
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline()
-        host.enter = ["nsenter", f"--net={host.space.path}", f"--mount=/proc/{holder.pid}/ns/mnt", "--"]
-        yield
-    finally:
-        if host.agent is not None:
-            stop(host.agent)
-        for pid in programs(host):
-            os.kill(pid, signal.SIGKILL)
-        holder.kill()
-        holder.communicate()
 
 
 @pytest.fixture(
@@ -76,16 +56,6 @@ def pair(bare: Pair) -> Pair:
 
 def run(host: Host, *command: str) -> str:
     return subprocess.run([*host.enter, *command], capture_output=True, text=True, check=True).stdout
-
-
-def programs(host: Host) -> list[int]:
-    """The processes of wireguard-go on a host."""
-    found = []
-    for pid in subprocess.check_output(["ip", "netns", "pids", host.space.name], text=True).split():
-        # Some end while we look.
-        with suppress(FileNotFoundError):
-            found += [int(pid)] if Path(f"/proc/{pid}/comm").read_text().strip() == "wireguard-go" else []
-    return found
 
 
 def peers(host: Host, dev: str = "flannel-wg") -> dict[str, dict[str, str]]:
