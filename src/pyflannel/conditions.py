@@ -120,5 +120,87 @@ FROM_MEMORY: Final = Kind(
     hidden_by=(STORE_DOWN,),
 )
 
+CUT_OFF: Final = Kind(
+    "cut-off",
+    _ERROR,
+    "None of the hosts that used to answer does so any more, neither through the overlay nor beside it: most likely it "
+    "is this host that is cut off.",
+    "See whether this host reaches anybody: its cable or virtual switch, its routes, its firewall.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
+PEER_UNREACHABLE: Final = Kind(
+    "peer-unreachable",
+    _WARNING,
+    "A host that used to answer does so no longer, neither through the overlay nor beside it. Its containers are not "
+    "reached from here; all others are.",
+    "See whether that host is up, and whether anything on the way drops packets between the two addresses in the text.",
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+)
+TUNNEL_BLOCKED: Final = Kind(
+    "tunnel-blocked",
+    _WARNING,
+    "A host answers, but nothing comes through the overlay to it or back, so its containers are not reached. As a rule "
+    "a firewall on the way, or a security group of a cloud, drops the tunnel's packets.",
+    "Let what the text names pass in both directions between all hosts. If it passes already, see whether the agent of "
+    "that host is well: it may lack the device, or the way back.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
+ONE_WAY: Final = Kind(
+    "one-way",
+    _WARNING,
+    "Packets pass between this host and a peer in one direction only; no connection comes about in either.",
+    "Look at the direction in the text: a firewall's rule, a route back by another way, or reverse path filtering "
+    "(rp_filter) on the host that they do not arrive at.",
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+)
+SUBNET_SILENT: Final = Kind(
+    "subnet-silent",
+    Severity.NOTICE,
+    "A host answers, but the first address of its subnet, Docker's bridge as a rule, does so no longer. Either Docker "
+    "is stopped there, or packets for its containers are dropped on the way.",
+    "See whether Docker runs on that host; if it does, whether anything between the hosts, such as a cloud's check of "
+    "source and destination addresses, drops packets with addresses of containers.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
+PEER_LOSSY: Final = Kind(
+    "peer-lossy",
+    _WARNING,
+    "Many packets between this host and a peer get lost: connections work, and are slow.",
+    "Look for a link that is overloaded or broken; the text says in which direction they get lost, if that is known.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
+PATH_MTU_SMALL: Final = Kind(
+    "path-mtu-small",
+    _WARNING,
+    "Packets as large as containers may send do not come through to a peer, smaller ones do: connections come about, "
+    "and hang as soon as much is sent.",
+    "Raise the MTU of whatever is on the way, or lower that of the network on all hosts (`MTU` of `Backend` in the "
+    "network configuration, or of the external interfaces) and restart Docker.",
+    hidden_by=(UNDERLAY_DOWN,),
+)
+PEER_SILENT: Final = Kind(
+    "peer-silent",
+    Severity.NOTICE,
+    "A host has never answered since this agent runs. It may be down and its lease not have run out yet; or it is "
+    "well and its firewall answers nobody: of a host without an agent of ours there is only ICMP echo to go by.",
+    "If the host is meant to be there, send something from container to container. To have it looked after, let it "
+    "answer ICMP echo, or UDP port 8286 (-probe-port) where it runs this agent.",
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+)
+PROBE_PORT_TAKEN: Final = Kind(
+    "probe-port-taken",
+    _WARNING,
+    "The UDP port on which agents ask one another cannot be used here. Other hosts are asked by ICMP echo instead, and "
+    "ask us so; which direction loses packets is not found out, nor can a trace be followed to the other end.",
+    "Stop the program that has the port, or set another -probe-port on all hosts: the agent goes on trying.",
+)
+NOT_SERVED: Final = Kind(
+    "not-served",
+    _WARNING,
+    "The agent cannot be asked where it should be: health, status, metrics, or flannelctl find nobody there. The "
+    "network goes on as it is.",
+    "Stop what listens there, or choose another port with -healthz-port or -status-port; the agent goes on trying.",
+)
+
 ALL: Final = tuple(each for each in vars().values() if isinstance(each, Kind))
 """In the order they have here."""
