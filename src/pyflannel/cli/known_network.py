@@ -1,0 +1,97 @@
+"""The network as this host's agent knows it, found out without asking the agent: it may be stopped, or be the trouble.
+
+Rules of this file
+  1. The store is asked, as ``plan`` does it, and nothing is written to it.  Where it does not answer, what the agent
+     last saved of it counts, and a note says so.
+  2. Only what it takes to know the ways to other hosts is settled here: interface, subnet, leases.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pyflannel.backends.api import View
+from pyflannel.backends.wireguard import Wireguard
+from pyflannel.daemon import FATAL, refuse_what_cannot_work
+from pyflannel.footing import Configured, first_underlay, previous_subnet, understand
+from pyflannel.keyfile import BadKeyFile, generate, load, place
+from pyflannel.lease.alloc import own_lease
+from pyflannel.lease.model import Snapshot
+from pyflannel.lease.network import ConfigError
+from pyflannel.linux.errors import KernelError
+from pyflannel.network import Network
+from pyflannel.settings import Settings
+from pyflannel.store import cache
+from pyflannel.store.api import Unavailable
+from pyflannel.store.candidates import candidates
+from pyflannel.store.choose import Missing, find_config
+from pyflannel.store.lastknown import BadCache
+
+
+class NotKnown(Exception):
+    """What the network is cannot be found out; the message says why."""
+
+
+async def known_network(settings: Settings) -> tuple[Network, str]:
+    """The network that an agent with these settings is in, and a note where that is from memory; or ``NotKnown``."""
+    note = ""
+    try:
+        refuse_what_cannot_work(settings)
+        try:
+            configured, snapshot = await _asked(settings)
+        except Unavailable as exc:
+            configured, snapshot = _remembered(settings, exc)
+            note = f"the store does not answer ({exc}): going by what was last known of it"
+        return _assembled(settings, configured, snapshot), note
+    except (*FATAL, ConfigError, BadKeyFile, KernelError) as exc:
+        raise NotKnown(str(exc)) from exc
+
+
+async def _asked(settings: Settings) -> tuple[Configured, Snapshot]:
+    file = settings.store.removeprefix("local:")
+    if file and not Path(file).exists():
+        # Asking would make it.
+        raise NotKnown(f"there is no network configuration: no file {file}")
+    stores = candidates(settings)
+    try:
+        found = await find_config(stores)
+        if isinstance(found, Missing):
+            raise NotKnown(f"there is no network configuration: {found}")
+        store, record = found
+        return understand(record.where, record.text or ""), await store.leases()
+    finally:
+        await stores.close()
+
+
+def _remembered(settings: Settings, why: Unavailable) -> tuple[Configured, Snapshot]:
+    file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
+    try:
+        known = cache.load(file, settings.etcd_prefix)
+    except BadCache as exc:
+        raise NotKnown(f"the store does not answer ({why}), and {file} cannot be used: {exc}") from exc
+    if known is None:
+        raise NotKnown(f"the store does not answer ({why}), and nothing was ever saved of it") from why
+    return understand(str(file), known.snapshot.config), known.snapshot
+
+
+def _assembled(settings: Settings, configured: Configured, snapshot: Snapshot) -> Network:
+    configured = _keyed(settings, configured)
+    underlay = first_underlay(settings, configured)
+    lease = own_lease(configured.config, snapshot.leases, underlay.public_ip, underlay.public_ipv6)
+    own = previous_subnet(Path(settings.subnet_file)) if lease is None else lease.subnet
+    if own is None:
+        raise NotKnown("this host has no subnet: no lease names its address, and there is no subnet file")
+    network = Network(configured.backend, View(configured.config, underlay, own))
+    network.fold(snapshot)
+    return network
+
+
+def _keyed(settings: Settings, configured: Configured) -> Configured:
+    """With the keys of this host, or, where it has none yet, with some: nothing but the peers' is looked at."""
+    backend = configured.backend
+    if not isinstance(backend, Wireguard):
+        return configured
+    keys = load(place(Path(settings.state_dir), os.environ)) or generate(os.urandom)
+    return replace(configured, backend=backend.keyed(keys))

@@ -1,0 +1,73 @@
+"""The agent's end of a trace: it answers other hosts' questions about packets that come to this one.
+
+Rules of this file
+  1. To answer costs the agent a look at its kernel and a run of ``iptables-save``, so it is done ``RATE`` times a
+     second at most, one at a time, and off the event loop.
+  2. What it takes is loaded by the first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pyflannel.linux.netns import Netns, inside
+
+if TYPE_CHECKING:
+    from pyflannel.network import Network
+
+RATE: Final = 0.5
+"""Answers a second, in the long run."""
+BURST: Final = 5.0
+"""Answers at once, after a quiet time."""
+
+
+class Respondent:
+    """Answers the questions of other hosts about packets that come to this one."""
+
+    def __init__(
+        self,
+        network: Callable[[], Network | None],
+        clock: Callable[[], float],
+        run_dir: Path | None = None,
+        netns: Netns = None,
+    ) -> None:
+        """``network`` is what this host knows, as of now; ``clock`` never steps; ``run_dir`` as in ``gather``."""
+        self._network, self._clock, self._run_dir, self._netns = network, clock, run_dir, netns
+        self._credit, self._seen = BURST, clock()
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, raw: bytes) -> bytes:
+        """The answer to a question; one that is not understood or comes too early is answered with the reason."""
+        # Loaded by the first question: most agents are never asked.
+        from pyflannel.trace.facts import overlay
+        from pyflannel.trace.follow import receive
+        from pyflannel.trace.messages import BadMessage, Half, answer, read_question
+
+        network = self._network()
+        if not self._spend():
+            return answer(Half((), trouble="too many questions at once: try again in a second"))
+        if network is None:
+            return answer(Half((), trouble="it has not started yet"))
+        try:
+            asked = read_question(raw)
+        except BadMessage as error:
+            return answer(Half((), trouble=f"the question is not understood: {error}"))
+        flow, outer = asked.flow, asked.outer
+        known = overlay(network, flow.source, flow.destination)
+        if not (known.concerns(flow.source) and known.concerns(flow.destination)):
+            return answer(Half((), trouble="the question is about addresses that are none of this network"))
+        async with self._lock:
+            half = await asyncio.to_thread(inside, self._netns, lambda: receive(known, flow, outer, self._run_dir))
+        return answer(half)
+
+    def _spend(self) -> bool:
+        now = self._clock()
+        self._credit = min(BURST, self._credit + (now - self._seen) * RATE)
+        self._seen = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
