@@ -29,6 +29,7 @@ from pyflannel.linux.events import KernelEvents
 from pyflannel.linux.kernel import KernelError, LinuxKernel, Unsupported
 from pyflannel.linux.memory import give_back
 from pyflannel.linux.xtables import FirewallError
+from pyflannel.lookout import Lookout
 from pyflannel.network import Replan, Way
 from pyflannel.peerfilter import PeerFilter
 from pyflannel.publisher import Publisher, subnet_env
@@ -39,6 +40,8 @@ from pyflannel.store import cache
 from pyflannel.store.feed import Outage
 from pyflannel.store.feed import follow as follow_leases
 from pyflannel.store.lastknown import LastKnown
+from pyflannel.telemetry.desk import Parts
+from pyflannel.telemetry.roster import Roster
 from pyflannel.underlay import follow as follow_underlay
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class Agent:
             heard=self._heard,
             pruned=self._pruned,
         )
+        self._roster, self._lookout = Roster(), Lookout(settings, self._network, health)
         file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
         self._cache = cache.Cache(file, self._last_known, self._spread, health)
         self._lost = False
@@ -102,6 +106,13 @@ class Agent:
     def way(self) -> Way:
         """How we reach our peers."""
         return self._network.way()
+
+    @property
+    def parts(self) -> Parts:
+        """What there is to be seen of this network."""
+        kept = self._keeper, self._reconciler, self._guard, self._publisher
+        seen = self._lookout
+        return Parts(self._footing.kind, self._network, *kept, self._roster, seen.sights, seen.ask)
 
     async def run(self) -> NoReturn:
         """Bring the network up, say so, and keep it, until ``StartAgain`` or ``LeaseLost``; then all is closed."""
@@ -139,6 +150,7 @@ class Agent:
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")
             tasks.create_task(self._peer_filter.run(), name="peer filter")
             tasks.create_task(self._cache.run(), name="cache")
+            tasks.create_task(self._lookout.run(), name="probes")
         raise AssertionError("most tasks of an agent never end by themselves")
 
     async def _settle(self) -> None:
@@ -181,7 +193,7 @@ class Agent:
         listed: Snapshot | None = self._footing.listed
         self._footing = replace(self._footing, listed=Snapshot(0))
         if self._footing.from_memory and listed is not None:
-            await self._intake.stand_in(listed)
+            self._roster.learn(await self._intake.stand_in(listed))
             listed = None
         feed = follow_leases(
             self._footing.store,
@@ -213,6 +225,8 @@ class Agent:
                     give_back()
 
     def _heard(self, replan: Replan) -> None:
+        self._roster.learn(replan)
+        self._lookout.update()
         if replan.added or replan.removed:
             self._cache.note()
         if not self._keeper.recognises(self._network.table):
@@ -255,6 +269,7 @@ class Agent:
 
     async def _go_over(self) -> None:
         former = await self._intake.go_over()
+        self._lookout.update()
         if former is not None and former.backend.type != self._network.backend.type:
             await self._companions.shut_down(former)
 

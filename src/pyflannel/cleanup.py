@@ -36,6 +36,7 @@ from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
 from pyflannel.state import Identity, Link, Mac, Misfit, Route, Scope, State, Vxlan
 from pyflannel.store import cache
+from pyflannel.telemetry.address import control_socket
 
 FAMILIES: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 _NAME: Final = re.compile(r"flannel(?:-v6)?\.(0|[1-9][0-9]{0,7})")
@@ -119,12 +120,13 @@ def files(settings: Settings) -> Iterator[Path]:
     state = Path(settings.state_dir)
     for path in (
         Path(settings.subnet_file),
+        control_socket(settings.subnet_file),
         state / identity.FILE,
         state / keyfile.NAME,
         cache.path(state, settings.etcd_prefix),
         record.path(Path(settings.subnet_file).parent, settings.etcd_prefix),
     ):
-        if path.is_file() or path.is_symlink():
+        if path.is_file() or path.is_symlink() or path.is_socket():
             yield path
         if path.parent.is_dir():
             # How ``write_atomic`` calls a file it has not finished.

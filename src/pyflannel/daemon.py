@@ -37,6 +37,9 @@ from pyflannel.settings import Settings
 from pyflannel.store.api import ConfigRecord, Store, Unavailable
 from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
+from pyflannel.store.metered import Metered
+from pyflannel.telemetry.desk import Desk
+from pyflannel.telemetry.surfaces import surfaces
 from pyflannel.tenancy import ConfigChanged
 
 log = logging.getLogger(__name__)
@@ -61,13 +64,13 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    loop, desk = asyncio.get_running_loop(), Desk(settings, Health())
     status = 0
     try:
         async with asyncio.TaskGroup() as tasks:
-            agent = tasks.create_task(_serve(settings, stopping), name="agent")
+            agent = tasks.create_task(_serve(desk), name="agent")
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, _stop, loop, agent, stopping, number)
+                loop.add_signal_handler(number, _stop, loop, agent, desk, number)
     except* FATAL as group:
         for error in _leaves(group):
             log.critical("%s", error)
@@ -77,12 +80,12 @@ async def _run(settings: Settings) -> int:
     return status
 
 
-def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[NoReturn], stopping: asyncio.Event, number: int) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, agent: asyncio.Task[NoReturn], desk: Desk, number: int) -> None:
     """Wind down at the first signal; a second one ends the process at once (compat §9.2)."""
     log.info("%s received: stopping. The kernel keeps what it has.", signal.Signals(number).name)
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(each)
-    stopping.set()
+    desk.stopping = True
     agent.cancel()
 
 
@@ -94,32 +97,27 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-async def _serve(settings: Settings, stopping: asyncio.Event) -> NoReturn:
+async def _serve(desk: Desk) -> NoReturn:
+    settings, health = desk.settings, desk.health
     refuse_what_cannot_work(settings)
-    health = Health()
     async with AsyncExitStack() as stack:
-        stores = candidates(settings)
+        stores = candidates(settings, lambda store: Metered(store, desk.meter))
         stack.push_async_callback(stores.close)
+        # Whoever asks is answered from now on, whatever the agent waits for.
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks.create_task(surfaces(desk).run(), name="surfaces")
         found = await find_network(stores, health, lambda: recall(settings, stores))
         if isinstance(found, Footing):
-            await Reign(settings, stores, (found.store, found.configured), stopping, health).run(found)
-        await Reign(settings, stores, found, stopping, health).run()
+            await Reign(desk, stores, (found.store, found.configured)).run(found)
+        await Reign(desk, stores, found).run()
 
 
 class Reign:
     """One agent after another on one host, each taking over from the one before."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Candidates,
-        found: tuple[Store, Configured],
-        stopping: asyncio.Event,
-        health: Health,
-    ) -> None:
-        """Begin with the configuration that was ``found``, and with nothing any more once we are ``stopping``."""
-        self._health = health
-        self._settings, self._stores, self._stopping = settings, stores, stopping
+    def __init__(self, desk: Desk, stores: Candidates, found: tuple[Store, Configured]) -> None:
+        """Begin with the configuration that was ``found``; ``desk`` is told which agent there is."""
+        self._desk, self._settings, self._stores = desk, desk.settings, stores
         self._store, self._configured = found
         self._proven: Configured | None = None
         """A configuration this host has worked with."""
@@ -155,20 +153,23 @@ class Reign:
                 return await find(self._settings, self._stores, self._store, self._configured, self._way)
             except ConfigChanged as exc:
                 log.warning("%s", exc)
-                found = await find_network(self._stores, self._health)
+                found = await find_network(self._stores, self._desk.health)
                 assert not isinstance(found, Footing)
                 self._store, self._configured = found
 
     async def _run_once(self, footing: Footing) -> StartAgain | LeaseLost:
         """Run an agent until it must begin anew; returns why."""
         endings: list[StartAgain | LeaseLost] = []
-        agent = Agent(self._settings, footing, self._health, self._refused)
+        agent = Agent(self._settings, footing, self._desk.health, self._refused)
+        self._desk.parts = agent.parts
         try:
             await agent.run()
         except* (StartAgain, LeaseLost) as group:
             endings += [error for error in _leaves(group) if isinstance(error, StartAgain | LeaseLost)]
+        finally:
+            self._desk.parts = None
         self._way = agent.way
-        if self._stopping.is_set():
+        if self._desk.stopping:
             # A TaskGroup that ends with an error forgets that it was cancelled at that moment (before Python 3.13).
             raise asyncio.CancelledError
         # A lease that is lost is lost with any configuration.
@@ -189,8 +190,6 @@ def refuse_what_cannot_work(settings: Settings) -> None:
         raise StartFailed("flanneld needs root, or the capability CAP_NET_ADMIN, to program the kernel's network")
     if settings.kube_subnet_mgr:
         raise StartFailed("-kube-subnet-mgr: the Kubernetes API is not supported yet; keep leases in etcd")
-    if settings.healthz_port:
-        log.warning("-healthz-port: health is not served yet")
     if settings.ip_blackhole_route:
         log.warning("-ip-blackhole-route: not supported yet")
 

@@ -80,6 +80,10 @@ class Guard:
         health: Health | None = None,
     ) -> None:
         """Guard nothing yet.  ``listen`` may raise ``OSError``, and then there is the clock alone."""
+        self.ok = False
+        """When last looked at, the rules were as they should be, or could be made so."""
+        self.repairs = 0
+        """How often they had been altered."""
         self._health = health or Health()
         self._policy, self._tables, self._listen = policy, tables, listen
         self._families: list[tuple[Xtables, IPNetwork, IPNetwork]] = []
@@ -91,6 +95,11 @@ class Guard:
     def _add(self, family: Literal[4, 6], network: IPNetwork, subnet: IPNetwork) -> None:
         if self._policy.masquerade or self._policy.forward:
             self._families.append((self._tables(family), network, subnet))
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to guard."""
+        return bool(self._families)
 
     async def ensure(self) -> None:
         """Make the rules what they should be.
@@ -143,6 +152,7 @@ class Guard:
     async def _found_something(self) -> bool:
         """Look, and say what fails; False if all was well."""
         mended, failures = await self._look()
+        self.repairs += mended
         return mended or bool(failures)
 
     async def _look(self) -> tuple[bool, dict[str, str]]:
@@ -157,6 +167,7 @@ class Guard:
             if ensured.changed:
                 mended = True
                 log.info("Firewall for IPv%d put right: %s", network.version, "; ".join(ensured.mended))
+        self.ok = not failures
         self._health.set_all(FIREWALL, {family: f"Firewall: {text}" for family, text in failures.items()})
         return mended, failures
 

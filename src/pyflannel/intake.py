@@ -61,7 +61,7 @@ class Intake:
         """Bring what the store says into the kernel."""
         await self._take_in(self._network.fold(news, self._now()))
 
-    async def stand_in(self, known: Snapshot) -> None:
+    async def stand_in(self, known: Snapshot) -> Replan:
         """Program what was last known of the peers.  It may be old, so nothing is taken away for it."""
         replan = self._network.fold(known, self._now())
         self._peer_filter.learn(replan)
@@ -69,6 +69,7 @@ class Intake:
         self._health.set(FROM_MEMORY, text)
         self.want_everything()
         await self._reconciler.catch_up()
+        return replan
 
     def move(self, replan: Replan) -> None:
         """Everything is wanted otherwise, for this host has another interface or address."""

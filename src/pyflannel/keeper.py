@@ -91,8 +91,20 @@ class Keeper:
         self._failures = 0
         self._not_before = clock()
         self._restored, self._restored_at = 0, 0.0
-        self._due = 0.0
+        self._began = self._due = 0.0
         self._written(lease, clock())
+
+    @property
+    def age(self) -> float:
+        """Seconds since we wrote our record, or found it as it should be."""
+        return self._clock() - self._began
+
+    @property
+    def left(self) -> float | None:
+        """Seconds for which our record lives at least; None for a reservation, which has no end."""
+        if self.lease.reservation:
+            return None
+        return (LEASE_TTL if self.lease.ttl is None else self.lease.ttl) - self.age
 
     def publish(self, attrs: Attrs) -> None:
         """Say ``attrs`` in our lease from now on; the subnet stays."""
@@ -254,7 +266,7 @@ class Keeper:
         """Our record is as it should be, and lives from ``begun`` on at least."""
         self.lease = lease
         pause = renew_in(LEASE_TTL if lease.ttl is None else lease.ttl, self._tenant.margin, self._rng.random())
-        self._due = begun + max(1.0, pause)
+        self._began, self._due = begun, begun + max(1.0, pause)
         self._failures = 0
         self.health.clear(LEASE_UNREADABLE)
         log.debug("Waiting for %.0f s to renew lease", self._due - begun)

@@ -150,6 +150,10 @@ class Network:
         for items in self._items.values():
             yield from items
 
+    def items_of(self, subnet: Subnet) -> tuple[Item, ...]:
+        """What the kernel should hold for one peer; nothing for whoever is none."""
+        return self._items.get(subnet, ())
+
     @property
     def lingers_until(self) -> float | None:
         """When ``see_off`` has something to do; None while the store has all that counts."""

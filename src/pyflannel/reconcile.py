@@ -16,15 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from pyflannel.conditions import KERNEL_REFUSES, KERNEL_UNREADABLE
 from pyflannel.diff import Op, Put, device, diff, must_rebuild, satisfies
+from pyflannel.durations import Durations
 from pyflannel.health import Health
 from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
@@ -53,6 +56,34 @@ SILENT: Final = (WireguardDevice, WireguardPeer)
 """Items of whose end the kernel tells nobody."""
 
 
+class Reason(StrEnum):
+    """Why there is an audit."""
+
+    START = "start"
+    """Of an agent, or of knowing all leases: whoever calls for it waits for it."""
+    EVENT = "event"
+    """Something happened that contradicts what we want, in the kernel or below it."""
+    PATROL = "patrol"
+    """So it was found, and the kernel had told nobody."""
+    RETRY = "retry"
+    """Something had failed."""
+    INTERVAL = "interval"
+    """Nothing; it was time."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done, and how long that took."""
+
+    audits: Counter[Reason] = field(default_factory=Counter)
+    repairs: Counter[tuple[Reason, str]] = field(default_factory=Counter)
+    """What was done after the start though no lease asked for it, by reason and kind of item."""
+    looks: Durations = field(default_factory=Durations)
+    """For reading all that is ours, and comparing it."""
+    writes: Durations = field(default_factory=Durations)
+    """For handing up to ``SLICE`` operations to the kernel."""
+
+
 class Reconciler:
     """Holds the union of what all networks want, and makes the kernel hold it too."""
 
@@ -71,10 +102,13 @@ class Reconciler:
         """Set once the store was listed: from then on audits also delete what is ours and not wanted."""
         self.scope = Scope()
         """Which objects of the kernel are ours."""
+        self.tally = Tally()
         self._kernel, self._jitter, self._clock = kernel, jitter, clock
         self._want: dict[Key, Item] = {}
         self._pass = asyncio.Lock()
         self._dirty = asyncio.Event()
+        self._why = Reason.EVENT
+        """What made it dirty, if it is."""
         self._woken = asyncio.Event()
         """Who waits for the next audit is to reckon anew when that is."""
         self._patience = _Patience(clock)
@@ -86,14 +120,21 @@ class Reconciler:
         """What the kernel should hold, as of now."""
         return MappingProxyType(self._want)
 
+    @property
+    def failing(self) -> Mapping[Key, str]:
+        """What the kernel did not take, and why; each is tried again."""
+        return self._patience.failing()
+
     def want(self, items: Iterable[Item], scope: Scope) -> None:
         """Set the whole desired state, to be brought about by the next audit, which tries all that failed before."""
         self._want = {item.key: item for item in items}
         self.scope = scope
         self._patience = _Patience(self._clock)
 
-    def mark_dirty(self) -> None:
-        """Ask for an audit soon."""
+    def mark_dirty(self, why: Reason = Reason.EVENT) -> None:
+        """Ask for an audit soon; of several reasons the first one counts."""
+        if not self._dirty.is_set():
+            self._why = why
         self._dirty.set()
         self._woken.set()
 
@@ -106,23 +147,28 @@ class Reconciler:
         async with self._pass:
             report = await self._apply(diff(after, before))
         if report.failed:
-            self.mark_dirty()
+            self.mark_dirty(Reason.RETRY)
         return report
 
-    async def audit(self) -> Report:
+    async def audit(self, why: Reason = Reason.START) -> Report:
         """The audit lane: look at everything of ours, and repair what differs.  ``KernelError`` if looking fails."""
         async with self._pass:
             self._dirty.clear()
-            self._next_audit = self._clock() + self._pause()
+            began = self._clock()
+            self._next_audit = began + self._pause()
             ops = diff(State.over(self._want), self._kernel.compare(self.scope, self._want))
+            self.tally.audits[why] += 1
+            self.tally.looks.note(self._clock() - began)
             if not self.complete:
                 ops = tuple(op for op in ops if isinstance(op, Put))
-            return await self._apply(self._patience.leave_out(ops))
+            report = await self._apply(self._patience.leave_out(ops))
+            self._count(report.done, why)
+            return report
 
-    async def catch_up(self) -> bool:
+    async def catch_up(self, why: Reason = Reason.START) -> bool:
         """Audit; if the kernel cannot be read just now, say so, have it tried again soon, and return False."""
         try:
-            report = await self.audit()
+            report = await self.audit(why)
         except KernelError as exc:
             self._health.set(KERNEL_UNREADABLE, f"Could not read the kernel's state: {exc}")
             self._next_audit = self._clock() + BACKOFF[2]
@@ -135,10 +181,10 @@ class Reconciler:
     async def run(self) -> None:
         """Audit whenever one is due, for ever."""
         while True:
-            await self._due()
+            why = await self._due()
             await asyncio.sleep(SETTLE)
             began = self._clock()
-            if not await self.catch_up():
+            if not await self.catch_up(why):
                 # Whatever else is due: it cannot be done either.
                 await asyncio.sleep(BACKOFF[2])
             await asyncio.sleep(SHARE * (self._clock() - began))
@@ -152,7 +198,9 @@ class Reconciler:
             await asyncio.sleep(PATROL_EVERY)
             if taken := [Put(self._want[key]) for key in self._patience.taken if key in self._want]:
                 async with self._pass:
-                    _tell_done((await self._apply(taken[:SLICE])).done)
+                    done = (await self._apply(taken[:SLICE])).done
+                self._count(done, Reason.RETRY)
+                _tell_done(done)
             devices = frozenset(name for name in self.scope.devices if (WireguardDevice, name) in self._want)
             scope = Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads, devices=devices)
             # Of thousands of peers reached another way none is looked at.
@@ -162,7 +210,7 @@ class Reconciler:
             except KernelError:
                 continue
             if self._has_strayed(held, silent):
-                self.mark_dirty()
+                self.mark_dirty(Reason.PATROL)
 
     def _has_strayed(self, held: Mapping[Key, Item], silent: Iterable[Key]) -> bool:
         """Whether something is not as we want it.  What could not be put is tried again when its turn comes.
@@ -183,13 +231,20 @@ class Reconciler:
     def _pause(self) -> float:
         return AUDIT_EVERY * (0.9 + 0.2 * self._jitter())
 
-    async def _due(self) -> None:
+    def _count(self, done: Iterable[Op], why: Reason) -> None:
+        if why is not Reason.START:
+            self.tally.repairs.update((why, type(op.item).__name__) for op in done)
+
+    async def _due(self) -> Reason:
         """Wait until something is dirty, something failed is to be tried again, or the usual time has passed."""
         while not self._dirty.is_set() and (left := min(self._next_audit, self._patience.ends()) - self._clock()) > 0:
             self._woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._woken.wait()
+        if self._dirty.is_set():
+            return self._why
+        return Reason.RETRY if self._patience.ends() < self._next_audit else Reason.INTERVAL
 
     async def _apply(self, ops: Sequence[Op]) -> Report:
         done: list[Op] = []
@@ -197,7 +252,9 @@ class Reconciler:
         missing: set[str] = set()
         for portion in _portions(ops):
             # What is on a device that could not be made would fail as well, thousands of times.
+            began = self._clock()
             report = self._kernel.apply([op for op in portion if device(op.item) not in missing])
+            self.tally.writes.note(self._clock() - began)
             done += report.done
             failed += report.failed
             missing |= {device(op.item) for op, _ in report.failed if _makes_device(op)}
@@ -260,6 +317,10 @@ class _Patience:
     def has(self, key: Key) -> bool:
         """Whether this item failed and waits."""
         return key in self._waiting
+
+    def failing(self) -> dict[Key, str]:
+        """What failed and waits, and what came back."""
+        return {key: str(failure.error) for key, failure in self._waiting.items()}
 
     def ends(self) -> float:
         """When the first of them is to be tried again; never if nothing failed."""

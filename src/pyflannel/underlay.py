@@ -21,6 +21,9 @@ def follow(now: Underlay, facts: Facts, wish: Wish) -> Underlay | None:
     except NoInterface:
         return _renamed(now, facts)
     held = next((one for one in facts.interfaces if one.index == chosen.index), None)
+    if held is not None and not held.up:
+        # At a start it would do, for it may come up any moment; but who relies on us is to know.
+        return None
     if held is None or chosen.name != now.name or not _still_serves(now, held):
         return chosen
     # Nobody asked for another address of the same interface.

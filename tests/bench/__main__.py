@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import allocators, events, healing, idle, kernel, start, tunnel_paths
+from tests.bench import allocators, events, healing, idle, kernel, scrape, start, tunnel_paths
 
 BENCHES = {
     "start": start.main,
@@ -18,6 +18,7 @@ BENCHES = {
     "events": events.main,
     "idle": idle.main,
     "healing": healing.main,
+    "scrape": scrape.main,
     "allocators": allocators.main,
     "tunnel": tunnel_paths.main,
 }

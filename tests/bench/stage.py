@@ -89,8 +89,8 @@ class Stage:
         return ["nsenter", f"--net={self.space.path}", "--", *command]
 
     @contextmanager
-    def agent(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The agent, stopped at the end of the block."""
+    def agent(self, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The agent, with these flags beside its own, stopped at the end of the block."""
         self.subnet_file.unlink(missing_ok=True)
         options = [
             f"-etcd-endpoints=http://127.0.0.1:{PORT}",
@@ -99,7 +99,7 @@ class Stage:
             "-iface=ens33",
         ]
         with (self._where / "flanneld.log").open("wb") as log:
-            process = subprocess.Popen(self.inside(str(self._program), *options), stdout=log, stderr=log)
+            process = subprocess.Popen(self.inside(str(self._program), *options, *flags), stdout=log, stderr=log)
         try:
             yield process
         finally:

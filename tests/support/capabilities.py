@@ -109,5 +109,6 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "compiler": _compiler,
     "iperf3": _program("iperf3"),
     "nft": _in_namespace("nft add table inet pyflannel-probe"),
+    "promtool": _program("promtool"),
     "systemd": _program("systemd-analyze"),
 }

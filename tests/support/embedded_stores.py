@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyflannel.store.api import Store, Unavailable
 from pyflannel.store.local import LocalStore
+from pyflannel.store.metered import Meter, Metered
 from pyflannel.store.sqlitefile import SQLiteFile
 from tests.support.memory_store import MemoryData, MemoryStore, StoodClock
 from tests.support.stores import LEASE, PREFIX, Harness, Maker
@@ -65,6 +66,13 @@ class MemoryHarness:
 
     def start(self) -> None:
         self._fault = None
+
+
+class MeteredHarness(MemoryHarness):
+    """The fake, with every call counted: it is to remain the store it was."""
+
+    def open(self) -> Store:
+        return Metered(super().open(), Meter())
 
 
 def write_local_record(path: Path, prefix: str, name: str, value: str) -> None:
@@ -150,4 +158,9 @@ def _local(directory: Path) -> Iterator[Harness]:
     yield LocalHarness(directory)
 
 
-MAKERS = [Maker("memory", _memory), Maker("local", _local)]
+@contextmanager
+def _metered(_directory: Path) -> Iterator[Harness]:
+    yield MeteredHarness()
+
+
+MAKERS = [Maker("memory", _memory), Maker("metered", _metered), Maker("local", _local)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -61,7 +62,11 @@ def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> No
     memory = cache.path(state, settings.etcd_prefix)
     memory.touch()
     cache.path(state, "/another/network").touch()
-    assert list(files(settings)) == [run / "subnet.env", run / ".subnet.env42", state / "vtep-macs.json", memory]
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(run / "flanneld.sock"))
+    assert list(files(settings)) == [
+        *(run / "subnet.env", run / ".subnet.env42", run / "flanneld.sock", state / "vtep-macs.json", memory),
+    ]
 
 
 def test_remarks_alone_are_nothing_to_remove() -> None:

@@ -10,7 +10,7 @@ from pyflannel.conditions import EVENTS_LOST
 from pyflannel.ears import Ears
 from pyflannel.health import Health
 from pyflannel.linux.kernel import KernelError
-from pyflannel.reconcile import Reconciler
+from pyflannel.reconcile import Reason, Reconciler
 from pyflannel.sighting import Changed, Gone, Lost, Seen, Sighting
 from tests.support.builders import view
 from tests.support.fake_kernel import FakeKernel, Hardware
@@ -24,7 +24,7 @@ class Audits(Reconciler):
 
     asked = 0
 
-    def mark_dirty(self) -> None:
+    def mark_dirty(self, why: Reason = Reason.EVENT) -> None:
         self.asked += 1
 
 

@@ -381,3 +381,30 @@ def test_the_command_line_says_what_the_firewall_is_for() -> None:
     assert policy(Settings()) == Policy(masquerade=False, forward=True, random_fully=True)
     other = Settings(ip_masq=True, iptables_forward_rules=False, ip_masq_fully_random_disable=True)
     assert policy(other) == Policy(masquerade=True, forward=False, random_fully=False)
+
+
+def test_it_is_told_whether_the_rules_are_well_and_how_often_they_were_altered() -> None:
+    host = Host()
+
+    async def whole() -> None:
+        guard = host.guard()
+        assert (guard.wanted, guard.ok) == (True, False)
+        await guard.ensure()
+        async with asyncio.TaskGroup() as tasks:
+            guarding = tasks.create_task(guard.run(HOUR), name="guard")
+            await asyncio.sleep(1)
+            assert (guard.ok, guard.repairs) == (True, 0)
+            host.flush_forward()
+            await asyncio.sleep(1)
+            assert (guard.ok, guard.repairs) == (True, 1)
+            host.broken[4] = "running the tool: No such file or directory"
+            host.changes.ring()
+            await asyncio.sleep(1)
+            assert (guard.ok, guard.repairs) == (False, 1)
+            guarding.cancel()
+
+    run_jumping(whole())
+
+
+def test_nothing_is_wanted_where_nothing_was_asked_for() -> None:
+    assert not Host().guard(Policy(masquerade=False, forward=False, random_fully=False)).wanted

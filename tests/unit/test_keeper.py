@@ -576,3 +576,17 @@ def test_our_record_is_recognised_only_as_we_wrote_it() -> None:
     table.apply_snapshot(Snapshot(3, (lease,)))
     table.apply_snapshot(Snapshot(4, (), (Unreadable("/coreos.com/network/subnets/10.2.71.0-24", "not JSON"),)))
     assert not keeper.recognises(table)
+
+
+def test_age_and_end_of_the_lease_are_known_and_a_reservation_has_no_end() -> None:
+    async def scenario() -> None:
+        async with keeping() as scene:
+            await asyncio.sleep(600)
+            assert scene.keeper.age == pytest.approx(600, abs=1)
+            assert scene.keeper.left == pytest.approx(LEASE_TTL - 600, abs=1)
+            await asyncio.sleep(LEASE_TTL / 3)
+            assert scene.keeper.age < 600 + LEASE_TTL / 30
+        async with keeping(reserved=True) as scene:
+            assert scene.keeper.left is None
+
+    run_jumping(scenario())

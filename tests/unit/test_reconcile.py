@@ -14,7 +14,7 @@ import pytest
 from pyflannel.diff import Cut, Op, Put
 from pyflannel.lease.model import Lease
 from pyflannel.linux.kernel import KernelError
-from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, PATROL_EVERY, Reconciler
+from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, PATROL_EVERY, Reason, Reconciler
 from pyflannel.state import FdbEntry, Item, Key, Likeness, Link, Mac, Route, Scope, State, Sysctl
 from tests.support.builders import OTHER_MAC, backend, underlay, view, vxlan_lease
 from tests.support.fake_kernel import FakeKernel, Hardware
@@ -375,3 +375,56 @@ def test_thousands_of_peers_do_not_hold_up_the_loop() -> None:
         assert breaths > 3
 
     with_bench(scenario)
+
+
+def test_audits_are_counted_by_what_made_them_due() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.reconciler.mark_dirty()
+        bench.reconciler.mark_dirty(Reason.PATROL)
+        await asyncio.sleep(1)
+        bench.kernel.intrude(Sysctl("flannel.1", "ipv6", "accept_ra", "2"))
+        await asyncio.sleep(5)
+        failures = [errno.ENOMEM]
+        bench.kernel.fault = lambda _: failures.pop() if failures else None
+        await bench.reconciler.replan((), peer_items(PEER))
+        await asyncio.sleep(5)
+        await asyncio.sleep(AUDIT_EVERY * 1.2)
+        counted = bench.reconciler.tally
+        assert counted.audits == {
+            Reason.START: 1,
+            Reason.EVENT: 1,
+            Reason.PATROL: 1,
+            Reason.RETRY: 2,
+            Reason.INTERVAL: 1,
+        }
+        assert counted.looks.count == counted.audits.total()
+
+    patrolled(scenario)
+
+
+def test_what_is_put_right_is_counted_by_kind_and_what_is_newly_wanted_is_not() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.replan((), peer_items(PEER))
+        assert not bench.reconciler.tally.repairs
+        bench.kernel.apply([Cut(item) for item in peer_items(PEER) if isinstance(item, Route)])
+        bench.reconciler.mark_dirty()
+        await asyncio.sleep(1)
+        assert bench.reconciler.tally.repairs == {(Reason.EVENT, "Route"): 1}
+        assert bench.reconciler.tally.writes.count >= 2
+
+    patrolled(scenario)
+
+
+def test_what_the_kernel_refuses_can_be_asked_for_until_it_is_done() -> None:
+    route = next(item for item in peer_items(PEER) if isinstance(item, Route))
+
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.fault = lambda op: errno.ENOMEM if op.item == route else None
+        await bench.reconciler.replan((), peer_items(PEER))
+        assert list(bench.reconciler.failing) == [route.key]
+        assert "Cannot allocate memory" in bench.reconciler.failing[route.key]
+        bench.kernel.fault = lambda _: None
+        await asyncio.sleep(BACKOFF[-1])
+        assert not bench.reconciler.failing
+
+    patrolled(scenario)

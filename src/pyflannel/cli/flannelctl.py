@@ -14,11 +14,14 @@ import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pyflannel import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,20 @@ class Lazy:
 
 
 COMMANDS: Final[Mapping[str, Lazy]] = {
+    "capture": Lazy("pyflannel.cli.capture:capture", "Show the packets inside the tunnel to a peer."),
     "cleanup": Lazy("pyflannel.cli.cleanup:cleanup", "Remove what flanneld left on this host."),
+    "completion": Lazy("pyflannel.cli.completion:completion", "Print the completion of a shell."),
     "config": Lazy("pyflannel.cli.config:config", "Check a network configuration."),
     "docker": Lazy("pyflannel.cli.docker:docker", "Make Docker use this host's subnet."),
     "docker-opts": Lazy("pyflannel.cli.docker:docker_opts", "Turn subnet.env into options for Docker."),
+    "doctor": Lazy("pyflannel.cli.doctor:doctor", "Find what is wrong with this host, and say what to do."),
     "lab": Lazy("pyflannel.cli.lab:lab", "Build a whole cluster on this machine."),
     "leases": Lazy("pyflannel.cli.leases:leases", "See, release and reserve subnets."),
+    "status": Lazy("pyflannel.cli.status:status", "Show how this host's network is."),
+    "peers": Lazy("pyflannel.cli.peers:peers", "Show the other hosts, and how they answer."),
     "plan": Lazy("pyflannel.cli.plan:plan", "Show what flanneld would change on this host now."),
+    "report": Lazy("pyflannel.cli.report:report", "Pack a support bundle, with secrets removed."),
+    "trace": Lazy("pyflannel.cli.trace:trace", "Show at which hop a packet ends, and why."),
 }
 
 
@@ -57,6 +67,14 @@ class LazyGroup(click.Group):
         command: object = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command), f"{lazy.target} is no command"
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What TAB offers, without importing a command."""
+        from click.shell_completion import CompletionItem
+
+        fitting = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        named = [CompletionItem(name, help=COMMANDS[name].purpose) for name in fitting]
+        return named + super(click.Group, self).shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing one."""

@@ -11,6 +11,7 @@ from typing import Final
 from pyflannel.cli.lease_book import Book, Entry
 from pyflannel.cli.plan_view import plain
 from pyflannel.cli.terminal import echo_table
+from pyflannel.cli.words import span as span
 from pyflannel.lease.fields import Fields, read_object
 from pyflannel.lease.model import Attrs
 from pyflannel.store.api import Record
@@ -71,17 +72,6 @@ def details(entry: Entry, key: str, record: Record | None) -> Iterator[tuple[str
 def host(attrs: Attrs) -> str:
     """Where a host is reached; both addresses if it has two."""
     return " and ".join(str(each) for each in (attrs.public_ip, attrs.public_ipv6) if each is not None)
-
-
-def span(seconds: float | None) -> str:
-    """A stretch of time in its two largest units; a dash if nobody told."""
-    if seconds is None:
-        return "-"
-    whole = max(0, int(seconds))
-    for unit, smaller, size, part in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02}{smaller}"
-    return f"{whole}s"
 
 
 def book_document(store: str, book: Book) -> dict[str, object]:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from pyflannel.cli.words import UNSUPPORTED as UNSUPPORTED
+from pyflannel.cli.words import plain as plain
 from pyflannel.firewall.iptables import Fault, payload
 from pyflannel.linux.spelling import spell
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from pyflannel.plan import FileChange, Survey
     from pyflannel.settings import Settings
 
-NOTHING, FAILED, CHANGES, UNSUPPORTED = 0, 1, 2, 3
-"""Exit statuses of a dry run.  The last one says that the network is configured for a backend we do not support."""
+NOTHING, FAILED, CHANGES = 0, 1, 2
+"""Exit statuses of a dry run, beside ``UNSUPPORTED``."""
 IDLE: Final = "nothing to do"
 
 
@@ -74,11 +76,6 @@ def restoration(family: Literal[4, 6], faults: Sequence[Fault]) -> Iterator[str]
     yield f"{'iptables' if family == 4 else 'ip6tables'}-restore --noflush <<'END'"
     yield from map(plain, payload(faults).splitlines())
     yield "END"
-
-
-def plain(text: str) -> str:
-    """``text`` in one line, with what is no printable character escaped."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def document(found: Survey) -> dict[str, object]:

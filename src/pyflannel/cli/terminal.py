@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pyflannel.cli.plan_view import UNSUPPORTED
+from pyflannel.cli.words import UNSUPPORTED
 
 if TYPE_CHECKING:
     from rich.status import Status

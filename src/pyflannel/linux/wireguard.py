@@ -109,7 +109,7 @@ def read(
         private, port = found.get(WGDEVICE_A_PRIVATE_KEY, NO_KEY), found.get(WGDEVICE_A_LISTEN_PORT)
         if private != NO_KEY and port is not None:
             yield WireguardDevice(dev, SecretKey(private), SHORT.unpack(port)[0])
-        entries += _entries(found.get(WGDEVICE_A_PEERS, b""))
+        entries += elements(found.get(WGDEVICE_A_PEERS, b""))
     for _, group in groupby(entries, key=_key_of):
         entry, *more = group
         peer = before.get(entry) if not more else None
@@ -268,7 +268,7 @@ def _allowed(network: IPNetwork) -> bytes:
     )
 
 
-def _entries(body: bytes) -> Iterator[bytes]:
+def elements(body: bytes) -> Iterator[bytes]:
     """The attributes of an array, which all have one type; what follows a mangled one is left out."""
     start = 0
     while start + ATTRIBUTE.size <= len(body):
@@ -292,7 +292,7 @@ def _peer(entry: bytes, dev: str, now: float) -> WireguardPeer:
         dev=dev,
         public_key=PublicKey(found[WGPEER_A_PUBLIC_KEY]),
         endpoint=_endpoint(found.get(WGPEER_A_ENDPOINT, b"")),
-        allowed=frozenset(map(_network, _entries(found.get(WGPEER_A_ALLOWEDIPS, b"")))),
+        allowed=frozenset(map(_network, elements(found.get(WGPEER_A_ALLOWEDIPS, b"")))),
         keepalive=SHORT.unpack(found.get(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, bytes(2)))[0],
         psk=SecretKey(psk) if psk != NO_KEY else None,
         live=abs(now - seconds) < SESSION_S,

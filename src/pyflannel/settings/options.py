@@ -178,6 +178,27 @@ class Settings:
         values.listen_ip(""), "address on which health is served", since="v0.8", parse=values.listen_ip
     )
     healthz_port: int = option(0, "port on which health is served, 0 for none", since="v0.8", span=PORTS)
+    status_ip: IPv4Address | IPv6Address = option(
+        values.listen_ip("127.0.0.1"),
+        "address on which status, metrics and the page are served, beside health",
+        since="pyflannel 0.1",
+        parse=values.listen_ip,
+    )
+    status_port: int = option(
+        0, "port on which status, metrics and the page are served, 0 for none", since="pyflannel 0.1", span=PORTS
+    )
+    ui: bool = option(
+        False, "serve a page for people as well: on -status-port, or on 8287 if there is none", since="pyflannel 0.1"
+    )
+    probe: bool = option(
+        True, "find out which hosts answer, how fast, and how large packets may be", since="pyflannel 0.1"
+    )
+    probe_port: int = option(
+        8286,
+        "UDP port on which agents ask one another, the same on all hosts",
+        since="pyflannel 0.1",
+        span=range(1, 2**16),
+    )
     log_format: LogFormat = option(
         LogFormat.TEXT, "how log lines look: text or json", since="pyflannel 0.1", parse=values.one_of(LogFormat)
     )

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 class Candidates:
     """Stores in the order in which they are to be asked, each opened when an iteration first reaches it."""
 
-    def __init__(self, openers: Mapping[str, Callable[[], Store]]) -> None:
-        """Nothing is opened yet.  ``openers`` have names that mean the same kind of store in every run."""
-        self._openers = openers
+    def __init__(
+        self, openers: Mapping[str, Callable[[], Store]], seen: Callable[[Store], Store] = lambda store: store
+    ) -> None:
+        """Nothing is opened yet.  ``openers`` have names that mean the same kind of store in every run.
+
+        ``seen`` says what is handed out for a store that was opened.
+        """
+        self._openers, self._seen = openers, seen
         self._opened: dict[str, Store] = {}
 
     def __iter__(self) -> Iterator[Store]:
@@ -43,19 +48,19 @@ class Candidates:
 
     def _open(self, kind: str) -> Store:
         if kind not in self._opened:
-            self._opened[kind] = self._openers[kind]()
+            self._opened[kind] = self._seen(self._openers[kind]())
         return self._opened[kind]
 
 
-def candidates(settings: Settings) -> Candidates:
+def candidates(settings: Settings, seen: Callable[[Store], Store] = lambda store: store) -> Candidates:
     """The store named by ``-store``, or etcd by way of the APIs that ``-etcd-api`` allows, the newer one first."""
     if settings.store:
-        return Candidates({"local": lambda: _local(settings)})
+        return Candidates({"local": lambda: _local(settings)}, seen)
     etcd: dict[EtcdApi, tuple[str, Callable[[], Store]]] = {
         EtcdApi.V3: ("etcd v3", lambda: _etcd3(settings)),
         EtcdApi.V2: ("etcd v2", lambda: _etcd2(settings)),
     }
-    return Candidates(dict(opener for api, opener in etcd.items() if settings.etcd_api in (EtcdApi.AUTO, api)))
+    return Candidates(dict(opener for api, opener in etcd.items() if settings.etcd_api in (EtcdApi.AUTO, api)), seen)
 
 
 def _local(settings: Settings) -> Store:

@@ -25,7 +25,7 @@ VERSIONS = {
 }
 OURS = {
     *("etcd-api", "store", "state-dir", "log-format", "compat-exit-codes", "dry-run", "release-on-exit"),
-    *("vxlan-checksum-offload", "peer-filter"),
+    *("vxlan-checksum-offload", "peer-filter", "status-ip", "status-port", "ui", "probe", "probe-port"),
 }
 GO_DEFAULTS = {
     "etcd-endpoints": "http://127.0.0.1:4001,http://127.0.0.1:2379",
@@ -85,9 +85,11 @@ def test_flags_are_read_as_the_kind_go_gives_them() -> None:
     assert booleans == {
         *("ip-masq", "ip-masq-fully-random-disable", "kube-subnet-mgr", "set-node-network-unavailable"),
         *("iptables-forward-rules", "ip-blackhole-route", "version", "compat-exit-codes", "dry-run", "release-on-exit"),
-        "peer-filter",
+        *("peer-filter", "ui", "probe"),
     }
-    assert numbers == {"subnet-lease-renew-margin", "iptables-resync", "healthz-port", "v"}
+    assert numbers == {
+        *("subnet-lease-renew-margin", "iptables-resync", "healthz-port", "status-port", "probe-port", "v"),
+    }
 
 
 @pytest.mark.parametrize("flag", OPTIONS)

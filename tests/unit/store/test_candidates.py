@@ -10,6 +10,7 @@ import pytest
 
 from pyflannel.settings import EtcdApi, Settings
 from pyflannel.store.candidates import Candidates, candidates
+from pyflannel.store.metered import Meter, Metered
 from tests.support.memory_store import MemoryData, MemoryStore
 
 
@@ -58,6 +59,15 @@ def test_a_store_is_found_by_its_kind_without_opening_another() -> None:
     assert stores.of_kind("other") is found
     assert stores.kind(found) == "other"
     assert stores.of_kind("third") is None
+
+
+def test_what_is_handed_out_for_a_store_is_known_by_its_kind() -> None:
+    data, meter = MemoryData(), Meter()
+    stores = Candidates({"one": lambda: MemoryStore(data)}, lambda store: Metered(store, meter))
+    (found,) = stores
+    assert isinstance(found, Metered)
+    assert stores.kind(found) == "one"
+    assert stores.of_kind("one") is found
 
 
 def test_a_client_nobody_uses_is_not_imported() -> None:
