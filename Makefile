@@ -7,7 +7,7 @@ SHELL   = /bin/sh
 
 # The tools the lanes drive: a store, a container engine, the firewall, traffic.
 PACKAGES = etcd-server etcd-client docker.io iptables nftables iproute2 iperf3 busybox-static iputils-ping util-linux \
-           wireguard-go wireguard-tools
+           wireguard-go wireguard-tools chromium
 # And what another kernel is booted with, in an emulated machine.
 VM_PACKAGES = qemu-system-x86 kmod
 PROMISE ?=
@@ -72,6 +72,11 @@ bench: install tools ## print the performance tables of docs/performance.md
 format: install ## rewrite the code the way `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+.PHONY: pictures
+pictures: install ## take the pictures of the page in docs/ again
+	@contrib/install-tools chromium pngquant
+	$(BIN)/python -m tests.support.screenshots
 
 .PHONY: clean
 clean: ## remove what the targets above made in this checkout

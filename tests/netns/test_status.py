@@ -63,6 +63,23 @@ def await_answer(host: Host, path: str, expected: int, patience: float = 20.0) -
     return time.monotonic() - began
 
 
+def page(host: Host, path: str) -> tuple[int, str]:
+    """What a browser gets there, and which sources of scripts it is told to trust."""
+
+    def connect() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", STATUS), timeout=5)
+
+    connection = http.client.HTTPConnection("127.0.0.1", STATUS, timeout=5)
+    connection.sock = inside(str(host.space.path), connect)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers.get("Content-Security-Policy", "")
+    finally:
+        connection.close()
+
+
 def silence(host: Host) -> str:
     """Why the agent cannot be asked; empty if it can."""
     try:
@@ -296,3 +313,18 @@ def test_many_who_say_nothing_keep_nobody_from_being_answered(pair: Pair) -> Non
     finally:
         for each in held:
             each.close()
+
+
+def test_the_page_is_served_to_this_host_where_it_is_asked_for(pair: Pair) -> None:
+    pair.one.flags += ["-ui", f"-status-port={STATUS}"]
+    pair.two.flags += [f"-status-port={STATUS}"]
+    pair.start()
+    served, policy = page(pair.one, "/")
+    assert served == 200
+    assert policy.startswith("default-src 'none'")
+    assert page(pair.one, "/page.js")[0] == 200
+    assert page(pair.two, "/")[0] == 404
+    outside = (
+        f"import socket; s = socket.socket(); raise SystemExit(s.connect_ex(('{pair.one.address}', {STATUS})) == 0)"
+    )
+    pair.two.space.run(f'{sys.executable} -c "{outside}"')

@@ -573,3 +573,30 @@ def test_wireguard_of_a_program_is_followed_as_far_as_this_host_goes(tmp_path: P
         (tunnel,) = (hop["text"] for hop in hops if hop["point"] == "tunnel")
         assert tunnel.startswith("flannel-wg encrypts it for ")
         assert tunnel.endswith(f" at {pair.two.address}:51820")
+
+
+def test_agents_tell_each_other_their_halves(tmp_path: Path) -> None:
+    with Pair(tmp_path) as pair:
+        pair.start()
+        command = [
+            *pair.one.enter,
+            sys.executable,
+            "-m",
+            "pyflannel.cli.flannelctl",
+            "trace",
+            "--no-defaults",
+            "--json",
+        ]
+        flags = ["--", f"--store=local:{pair.store.path}", f"-subnet-file={pair.one.subnet_file}", "-iface=ens33"]
+
+        def found() -> dict[str, object]:
+            ends = [pair.one.target, pair.two.target]
+            done = subprocess.run([*command, *ends, *flags], capture_output=True, text=True, check=False)
+            answer: dict[str, object] = json.loads(done.stdout)
+            return answer
+
+        eventually(lambda: found()["verdict"] == "arrives", "the other agent's answer")
+        pair.two.space.run(f"iptables -t raw -I PREROUTING -d {pair.two.target} ! -i docker0 -j DROP")
+        told = found()
+        assert told["verdict"] == "ends"
+        assert f"on {pair.two.address}, at firewall" in str(told["sentence"])

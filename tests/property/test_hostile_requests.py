@@ -16,7 +16,7 @@ from pyflannel.settings import Settings
 from pyflannel.telemetry.desk import Desk
 from pyflannel.telemetry.http import Limits, Request, Response, converse
 from pyflannel.telemetry.surfaces import Surface
-from pyflannel.telemetry.views import answer
+from pyflannel.telemetry.views import ROUTES, answer
 from tests.support.loops import run
 
 LIMITS = Limits(idle=0.05, head=0.05, piece=1.0)
@@ -48,7 +48,7 @@ requests = st.lists(st.just(WELL) | st.binary(max_size=40) | st.lists(words, max
 
 
 async def _answer(request: Request) -> Response:
-    return await answer(DESK, Surface.CONTROL, request)
+    return await answer(DESK, ROUTES[Surface.CONTROL], request)
 
 
 async def _told(portions: list[bytes], leaves: bool) -> bytes:

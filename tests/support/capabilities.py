@@ -106,6 +106,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "docker": _program("dockerd", "docker", "containerd"),
     "busybox": _program("busybox"),
+    "chromium": _program("chromium"),
     "compiler": _compiler,
     "iperf3": _program("iperf3"),
     "nft": _in_namespace("nft add table inet pyflannel-probe"),

@@ -24,7 +24,7 @@ def conditions(facts: Facts) -> Iterator[Finding]:
     for each in () if facts.status is None else facts.status.conditions:
         if each.severity == NOTICE:
             continue
-        subject = f"{each.subject}: " if each.subject else ""
+        subject = "" if each.subject in each.text else f"{each.subject}: "
         yield Finding(
             each.code,
             SEVERITIES.get(each.severity, Severity.WARNING),

@@ -51,6 +51,8 @@ class Request:
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     """The last value of each field."""
+    host: str = ""
+    """By which name or address the visitor came here; empty if it did not say."""
 
 
 Body: TypeAlias = bytes | AsyncGenerator[bytes, None]
@@ -171,4 +173,5 @@ def _read(event: h11.Request) -> Request:
     """``ValueError`` for a target that is none."""
     target = urlsplit(event.target.decode("ascii"))
     query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=FIELDS, errors="strict"))
-    return Request(event.method.decode("ascii"), unquote(target.path, errors="strict"), query)
+    host = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
+    return Request(event.method.decode("ascii"), unquote(target.path, errors="strict"), query, host)

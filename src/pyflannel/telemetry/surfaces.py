@@ -13,6 +13,7 @@ from pyflannel.telemetry.server import ControlSocket, Place, Port, Server
 
 if TYPE_CHECKING:
     from pyflannel.telemetry.http import Answer, Request, Response
+    from pyflannel.telemetry.views import Routes
 
 
 class Surface(Enum):
@@ -44,9 +45,17 @@ def _places(settings: Settings) -> Iterator[tuple[Place, Surface]]:
 
 
 def _answer(desk: Desk, surface: Surface) -> Answer:
+    routes: Routes | None = None
+    private = surface is Surface.STATUS and desk.settings.status_ip.is_loopback
+
     async def answer(request: Request) -> Response:
+        nonlocal routes
         from pyflannel.telemetry import views
 
-        return await views.answer(desk, surface, request)
+        if private and (refusal := views.misled(request)) is not None:
+            return refusal
+        # Made once: the page knows who listens to it.
+        routes = routes or views.routes(desk, surface)
+        return await views.answer(desk, routes, request)
 
     return answer

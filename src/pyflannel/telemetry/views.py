@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 from pyflannel.lease.model import Subnet
 from pyflannel.telemetry import document, exposition, metrics
@@ -85,6 +88,19 @@ async def ask(desk: Desk, request: Request) -> Response:
         return Response(504, f"{exc}\n".encode())
 
 
+def misled(request: Request) -> Response | None:
+    """The refusal for who came to this host by a name that is not its own; None for everybody else.
+
+    A site on the Internet can have a name of its own lead to 127.0.0.1, and have a browser of this host read to it
+    what is served to nobody else.
+    """
+    with suppress(ValueError):
+        name = urlsplit(f"//{request.host}").hostname or "localhost"
+        if name == "localhost" or ip_address(name):
+            return None
+    return Response(421, b"this is served to this host alone: ask for 127.0.0.1 or localhost\n")
+
+
 _HEALTH: Final[Routes] = {"/healthz": Route(healthz, any_method=True), "/readyz": Route(readyz, any_method=True)}
 _STATUS: Final[Routes] = {**_HEALTH, "/status": Route(status), "/metrics": Route(exported)}
 ROUTES: Final[Mapping[Surface, Routes]] = {
@@ -94,9 +110,18 @@ ROUTES: Final[Mapping[Surface, Routes]] = {
 }
 
 
-async def answer(desk: Desk, surface: Surface, request: Request) -> Response:
-    """What one surface answers."""
-    route = ROUTES[surface].get(request.path)
+def routes(desk: Desk, surface: Surface) -> Routes:
+    """What is where on one surface."""
+    if surface is Surface.STATUS and desk.settings.ui:
+        from pyflannel.telemetry.page.routes import routes as page
+
+        return {**ROUTES[surface], **page(lambda: describe(desk))}
+    return ROUTES[surface]
+
+
+async def answer(desk: Desk, routes: Routes, request: Request) -> Response:
+    """What is answered where these routes are."""
+    route = routes.get(request.path)
     if route is None:
         return Response(404, b"404 page not found\n")
     if not route.any_method and request.method not in ("GET", "HEAD"):

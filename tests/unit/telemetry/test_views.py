@@ -19,7 +19,7 @@ from pyflannel.telemetry.desk import Desk
 from pyflannel.telemetry.document import read
 from pyflannel.telemetry.http import Request, Response
 from pyflannel.telemetry.surfaces import Surface
-from pyflannel.telemetry.views import ROUTES, answer
+from pyflannel.telemetry.views import ROUTES, answer, misled, routes
 from tests.support.builders import vxlan_lease
 from tests.support.loops import run_jumping
 from tests.support.status import Bench
@@ -43,7 +43,7 @@ async def whole(response: Response) -> bytes:
 
 def told(path: str, desk: Desk = WAITING, *, surface: Surface = Surface.CONTROL, method: str = "GET") -> Response:
     """What is answered, if it is short."""
-    return asyncio.run(answer(desk, surface, Request(method, path)))
+    return asyncio.run(answer(desk, ROUTES[surface], Request(method, path)))
 
 
 def with_bench(directory: Path, scenario: Callable[[Bench], Awaitable[None]]) -> None:
@@ -65,7 +65,7 @@ def test_readiness_is_told_in_flannels_words(tmp_path: Path) -> None:
 
     async def scenario(bench: Bench) -> None:
         bench.publisher.ready = True
-        response = await answer(bench.desk, Surface.HEALTH, Request("GET", "/readyz"))
+        response = await answer(bench.desk, ROUTES[Surface.HEALTH], Request("GET", "/readyz"))
         assert (response.status, response.body) == (200, b"flanneld is ready")
 
     with_bench(tmp_path, scenario)
@@ -92,7 +92,7 @@ def test_nothing_can_be_changed() -> None:
 def test_the_status_is_a_document(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.learn(vxlan_lease())
-        response = await answer(bench.desk, Surface.STATUS, Request("GET", "/status"))
+        response = await answer(bench.desk, ROUTES[Surface.STATUS], Request("GET", "/status"))
         assert response.type == "application/json"
         assert ("Cache-Control", "no-store") in response.headers
         assert len(read(await whole(response)).peers) == 1
@@ -103,7 +103,7 @@ def test_the_status_is_a_document(tmp_path: Path) -> None:
 def test_the_metrics_are_prometheus(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.learn(vxlan_lease())
-        response = await answer(bench.desk, Surface.STATUS, Request("GET", "/metrics"))
+        response = await answer(bench.desk, ROUTES[Surface.STATUS], Request("GET", "/metrics"))
         assert response.type == "text/plain; version=0.0.4; charset=utf-8"
         found = {family.name: family for family in text_string_to_metric_families((await whole(response)).decode())}
         assert found["flannel_leases"].samples[0].value == 2
@@ -113,7 +113,7 @@ def test_the_metrics_are_prometheus(tmp_path: Path) -> None:
 
 
 def asked(query: dict[str, str], desk: Desk) -> Awaitable[Response]:
-    return answer(desk, Surface.CONTROL, Request("GET", "/ask", query))
+    return answer(desk, ROUTES[Surface.CONTROL], Request("GET", "/ask", query))
 
 
 @pytest.mark.parametrize("named", ["10.2.41.0/24"])
@@ -150,3 +150,25 @@ def test_what_keeps_a_question_from_being_answered_is_said(tmp_path: Path) -> No
 
     assert told("/ask").status == 503
     with_bench(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("host", ["", "localhost:8287", "127.0.0.1", "127.0.0.1:8287", "[::1]:8287", "172.16.41.131"])
+def test_who_asks_for_this_host_is_answered(host: str) -> None:
+    assert misled(Request("GET", "/status", host=host)) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8287", "localhost.evil.example", "[::1", "127.0.0.1.nip"]
+)
+def test_who_was_led_here_by_another_name_is_not(host: str) -> None:
+    refusal = misled(Request("GET", "/status", host=host))
+    assert refusal is not None
+    assert refusal.status == 421
+
+
+def test_the_page_is_where_it_is_asked_for_and_nowhere_else() -> None:
+    paged = Desk(replace(Settings(), ui=True), Health())
+    assert "/" in routes(paged, Surface.STATUS)
+    assert "/" not in routes(paged, Surface.CONTROL)
+    assert "/" not in routes(paged, Surface.HEALTH)
+    assert "/" not in routes(WAITING, Surface.STATUS)

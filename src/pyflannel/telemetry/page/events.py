@@ -1,0 +1,90 @@
+"""Those who look at the page: each is told what changes, for as long as it stays.
+
+Rules of this file
+  1. There is no task here.  Whoever listens has the agent looked at, and no more than once for all of them together.
+  2. Looking is to cost no more than ``SHARE`` of a core: the more there is to describe, the less often it is done.
+  3. No more than ``MOST`` listen at a time.  Further ones are told so, and a visitor that left is noticed by the next
+     thing it is sent, so the time is told now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Final
+
+from pyflannel.telemetry.document import Document
+from pyflannel.telemetry.http import Response
+from pyflannel.telemetry.page.changes import all_of, changed, settled, time_is
+
+MOST: Final = 16
+EVERY: Final = 1.0
+"""Seconds between two looks, at least."""
+SELDOM: Final = 3.0
+"""Seconds between two looks, at most."""
+SHARE: Final = 0.005
+BEAT: Final = 5.0
+"""Seconds after which the time is told, at the latest."""
+TYPE: Final = "text/event-stream; charset=utf-8"
+HEADERS: Final = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
+"""The second has nginx pass events on at once, should somebody put one in front of us."""
+
+
+class Audience:
+    """All who listen to one agent."""
+
+    def __init__(self, look: Callable[[], Awaitable[Document]], now: Callable[[], float] = time.time) -> None:
+        """``look`` describes the agent; nobody listens yet."""
+        self._look, self._now = look, now
+        self._present = 0
+        self._seen: Document | None = None
+        self._again = 0.0
+        """When it is time for another look."""
+        self._looking = asyncio.Lock()
+
+    def admit(self) -> Response:
+        """Events without end; 503 if too many listen already."""
+        if self._present >= MOST:
+            return Response(503, b"too many pages are open here\n", headers=(("Retry-After", "10"),))
+        return Response(200, self._told(), TYPE, HEADERS)
+
+    async def _told(self) -> AsyncGenerator[bytes, None]:
+        clock = asyncio.get_running_loop().time
+        # Counted here and not where they are admitted: what never begins is never closed either.
+        self._present += 1
+        try:
+            known, beat = await self._latest(), clock()
+            yield time_is(self._now())
+            async for piece in _giving_way(all_of(known)):
+                yield piece
+            while True:
+                await asyncio.sleep(EVERY)
+                before, known = known, await self._latest()
+                async for piece in _giving_way(changed(before, known)):
+                    yield piece
+                if clock() - beat >= BEAT:
+                    beat = clock()
+                    yield time_is(self._now())
+        finally:
+            self._present -= 1
+            if not self._present:
+                self._seen = None  # nothing is kept for nobody
+
+    async def _latest(self) -> Document:
+        """The agent as it is, or was when another listener had it looked at just now."""
+        clock = asyncio.get_running_loop().time
+        async with self._looking:
+            if self._seen is None or clock() >= self._again:
+                begun, before = time.thread_time(), self._seen
+                found = await self._look()
+                self._seen = found if before is None else settled(before, found)
+                cost = time.thread_time() - begun
+                self._again = clock() + min(SELDOM, max(EVERY, cost / SHARE))
+            return self._seen
+
+
+async def _giving_way(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
