@@ -29,6 +29,7 @@ SERVICE = "As a service"
 LAB = "The lab"
 LOOK = "Look before you leap"
 LEASES = "Who has which subnet"
+SEE = "See it, fix it"
 HOSTS = {"host1#": ["host1"], "host2#": ["host2"], "host3#": ["host3"], "hosts#": ["host2", "host3"]}
 DONE = "pyflannel-done"
 
@@ -236,13 +237,54 @@ def test_the_section_about_leases_works_as_written_and_ends_where_it_began() -> 
         lab("down", *named)
 
 
+@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
+def test_the_section_about_seeing_works_as_written_where_all_is_well(tmp_path: Path) -> None:
+    steps = [step.text for step in commands() if step.section == SEE]
+    assert steps
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    named = ["--name", "see"]
+
+    def lab(*arguments: str) -> str:
+        done = subprocess.run(
+            ["flannelctl", "lab", *arguments],
+            env={**os.environ, "PATH": programs},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def on_host(script: str) -> str:
+        return lab("exec", *named, "host2", "--", "sh", "-ec", script)
+
+    try:
+        lab("up", *named, "--hosts", "2", "--containers", "1")
+        leases = json.loads(on_host("flannelctl leases --json"))["leases"]
+        container = {lease["this_host"]: lease["subnet"].replace(".0/24", ".2") for lease in leases}
+        eventually(lambda: "1 reachable" in on_host("flannelctl status || true"), "an answer of the other host")
+        asked = [step.replace("10.2.71.2", container[True]).replace("10.2.41.2", container[False]) for step in steps]
+        status, peers, doctor, trace, capture, report = map(on_host, asked)
+        assert status.rstrip().endswith("All is well.")
+        assert peers.split()[:2] == ["SUBNET", "HOST"]
+        assert doctor == "nothing found\n"
+        assert trace.rstrip().endswith("It arrives, and so does the answer.")
+        # What the agents ask one another is there to be seen.
+        assert ".8286: UDP" in capture
+        assert (tmp_path / report.partition(":")[0]).is_file()
+    finally:
+        lab("down", *named)
+
+
 def _said(lease: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in lease.items() if name not in ("ttl", "modified")}
 
 
 def test_no_command_of_the_readme_is_left_out() -> None:
     sections = {step.section for step in commands() if step.where != "$"}
-    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB, LOOK, LEASES}
+    assert sections == {GUIDE, OLD_ETCD, SERVICE, LAB, LOOK, LEASES, SEE}
     # These two are what CI runs, in this order; they cannot run within themselves.
     script = (ROOT / ".ci" / "run").read_text()
     for step in commands():
