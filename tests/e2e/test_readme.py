@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -175,98 +176,80 @@ def test_the_lab_section_works_as_written() -> None:
         subprocess.run(["flannelctl", "lab", "down"], env={**os.environ, "PATH": programs}, check=False)
 
 
-@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
-def test_looking_before_leaping_works_as_written_and_changes_nothing() -> None:
-    steps = [step for step in commands() if step.section == LOOK]
-    assert steps
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    lab = ["flannelctl", "lab"]
-    named = ["--name", "look"]
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A lab of its own name, in which a person types at host2."""
 
-    def run(*command: str) -> str:
+    name: str
+    place: Path
+
+    def run(self, *arguments: str) -> str:
+        """``flannelctl lab …``; it must succeed."""
         done = subprocess.run(
-            command, env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    try:
-        run(*lab, "up", *named, "--hosts", "1", "--containers", "0")
-        looks = ("ip -4 addr", "ip route", "iptables -S", "ls -I 'last-known-*' /run/flannel /var/lib/flannel")
-        seen = [run(*lab, "exec", *named, "host1", "--", "sh", "-ec", look) for look in looks]
-        for step in steps:
-            run(*lab, "exec", *named, "host1", "--", "sh", "-ec", step.text)
-        assert [run(*lab, "exec", *named, "host1", "--", "sh", "-ec", look) for look in looks] == seen
-    finally:
-        run(*lab, "down", *named)
-
-
-@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
-def test_the_section_about_leases_works_as_written_and_ends_where_it_began() -> None:
-    steps = [step.text for step in commands() if step.section == LEASES]
-    assert steps
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    named = ["--name", "leases"]
-
-    def lab(*arguments: str) -> str:
-        done = subprocess.run(
-            ["flannelctl", "lab", *arguments],
-            env={**os.environ, "PATH": programs},
+            ["flannelctl", "lab", arguments[0], "--name", self.name, *arguments[1:]],
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
+            cwd=self.place,
         )
         assert done.returncode == 0, f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def on_host(script: str) -> str:
-        return lab("exec", *named, "host2", "--", "sh", "-ec", script)
+    def say(self, script: str) -> str:
+        """What a command prints that is typed on host2."""
+        return self.run("exec", "host2", "--", "sh", "-ec", script)
 
+
+@contextmanager
+def lab(name: str, place: Path, containers: int) -> Iterator[Lab]:
+    """Two hosts with so many containers each; commands leave their files in ``place``."""
+    made = Lab(name, place)
     try:
-        lab("up", *named, "--hosts", "2", "--containers", "0")
-        before = json.loads(on_host("flannelctl leases --json"))["leases"]
+        made.run("up", "--hosts", "2", "--containers", str(containers))
+        yield made
+    finally:
+        made.run("down")
+
+
+@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
+def test_looking_before_leaping_works_as_written_and_changes_nothing(tmp_path: Path) -> None:
+    steps = [step for step in commands() if step.section == LOOK]
+    assert steps
+    with lab("look", tmp_path, containers=0) as made:
+        looks = ("ip -4 addr", "ip route", "iptables -S", "ls -I 'last-known-*' /run/flannel /var/lib/flannel")
+        seen = [made.say(look) for look in looks]
+        for step in steps:
+            made.say(step.text)
+        assert [made.say(look) for look in looks] == seen
+
+
+@pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
+def test_the_section_about_leases_works_as_written_and_ends_where_it_began(tmp_path: Path) -> None:
+    steps = [step.text for step in commands() if step.section == LEASES]
+    assert steps
+    with lab("leases", tmp_path, containers=0) as made:
+        before = json.loads(made.say("flannelctl leases --json"))["leases"]
         subnets = {lease["public_ip"]: lease["subnet"] for lease in before}
         assert [lease["public_ip"] for lease in before if lease["this_host"]] == ["172.16.41.132"]
-        printed = [on_host(step.replace("10.2.41.0/24", subnets["172.16.41.132"])) for step in steps]
+        printed = [made.say(step.replace("10.2.41.0/24", subnets["172.16.41.132"])) for step in steps]
         assert printed[0].splitlines()[0].split() == ["SUBNET", "HOST", "BACKEND", "VTEP", "MAC", "TTL", "CREATED"]
         assert "(this host)" in printed[0]
-        after = json.loads(on_host("flannelctl leases --json"))["leases"]
+        after = json.loads(made.say("flannelctl leases --json"))["leases"]
         assert [_said(lease) for lease in after] == [_said(lease) for lease in before]
-    finally:
-        lab("down", *named)
 
 
 @pytest.mark.needs("root", "netns", "vxlan", "bridge", "veth", "iptables")
 def test_the_section_about_seeing_works_as_written_where_all_is_well(tmp_path: Path) -> None:
     steps = [step.text for step in commands() if step.section == SEE]
     assert steps
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    named = ["--name", "see"]
-
-    def lab(*arguments: str) -> str:
-        done = subprocess.run(
-            ["flannelctl", "lab", *arguments],
-            env={**os.environ, "PATH": programs},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def on_host(script: str) -> str:
-        return lab("exec", *named, "host2", "--", "sh", "-ec", script)
-
-    try:
-        lab("up", *named, "--hosts", "2", "--containers", "1")
-        leases = json.loads(on_host("flannelctl leases --json"))["leases"]
+    with lab("see", tmp_path, containers=1) as made:
+        leases = json.loads(made.say("flannelctl leases --json"))["leases"]
         container = {lease["this_host"]: lease["subnet"].replace(".0/24", ".2") for lease in leases}
-        eventually(lambda: "1 reachable" in on_host("flannelctl status || true"), "an answer of the other host")
+        eventually(lambda: "1 reachable" in made.say("flannelctl status || true"), "an answer of the other host")
         asked = [step.replace("10.2.71.2", container[True]).replace("10.2.41.2", container[False]) for step in steps]
-        status, peers, doctor, trace, capture, report = map(on_host, asked)
+        status, peers, doctor, trace, capture, report = map(made.say, asked)
         assert status.rstrip().endswith("All is well.")
         assert peers.split()[:2] == ["SUBNET", "HOST"]
         assert doctor == "nothing found\n"
@@ -274,8 +257,6 @@ def test_the_section_about_seeing_works_as_written_where_all_is_well(tmp_path: P
         # What the agents ask one another is there to be seen.
         assert ".8286: UDP" in capture
         assert (tmp_path / report.partition(":")[0]).is_file()
-    finally:
-        lab("down", *named)
 
 
 def _said(lease: dict[str, object]) -> dict[str, object]:
