@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = "pyflannel/tunnel/_fast.abi3.so"
+PAGE = "pyflannel/telemetry/page/static"
 NO_COMPILER = {"CC": "/bin/false"}
 
 CHECK = """
@@ -81,6 +82,9 @@ def test_without_a_compiler_the_wheel_is_of_python_alone_and_for_every_machine(s
     made = wheel(source, NO_COMPILER)
     assert made.name.endswith("-py3-none-any.whl")
     assert not [name for name in ZipFile(made).namelist() if name.endswith(".so")]
+    page = {f"{PAGE}/{file.name}" for file in (source / "src" / PAGE).iterdir()}
+    assert f"{PAGE}/index.html" in page
+    assert page <= set(ZipFile(made).namelist())
     assert language(installed(made)) == "Python"
 
 
