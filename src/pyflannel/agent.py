@@ -229,8 +229,7 @@ class Agent:
         self._lookout.update()
         if replan.added or replan.removed:
             self._cache.note()
-        if not self._keeper.recognises(self._network.table):
-            self._keeper.look_again()
+        self._keeper.heard(self._network.table)
 
     def _pruned(self) -> None:
         remember(Path(self._settings.state_dir), self._settings.etcd_prefix, self._network.macs())
@@ -297,8 +296,13 @@ class Agent:
                 self._health.set(UNDERLAY_DOWN, text)
             else:
                 self._health.clear(UNDERLAY_DOWN, said=f"The external interface {moved.name} can be used again")
-            if moved is not None and (moved := surroundings(moved, self._network.view.config)) != now:
+            if moved is None:
+                continue
+            if (moved := surroundings(moved, self._network.view.config)) != now:
                 self._move(moved)
+            else:
+                # It may have been another for a while, through which nothing fitted.
+                self._health.clear(MTU_TOO_SMALL, said=f"The network fits through {now.name} again")
 
     def _move(self, underlay: Underlay) -> None:
         """Go on over another interface or address: our device follows, and the peers by way of our lease."""
@@ -316,7 +320,7 @@ class Agent:
         except ConfigError as exc:
             self._health.set(MTU_TOO_SMALL, f"the network does not fit through {underlay.name}: {exc}")
             return
-        self._health.clear(MTU_TOO_SMALL)
+        self._health.clear(MTU_TOO_SMALL, said=f"The network fits through {underlay.name}")
         self._intake.move(network.move(underlay))
         self._publisher.update(subnet_env(self._settings, network))
         self._keeper.publish(network.backend.attrs(underlay, network.view.macs))

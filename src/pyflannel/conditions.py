@@ -133,7 +133,7 @@ PEER_UNREACHABLE: Final = Kind(
     _WARNING,
     "A host that used to answer does so no longer, neither through the overlay nor beside it. Its containers are not "
     "reached from here; all others are.",
-    "See whether that host is up, and whether anything on the way drops packets between the two addresses in the text.",
+    "See whether that host is up, and whether anything drops packets between this host and the address in the text.",
     hidden_by=(UNDERLAY_DOWN, CUT_OFF),
 )
 TUNNEL_BLOCKED: Final = Kind(
@@ -167,7 +167,7 @@ PEER_LOSSY: Final = Kind(
     _WARNING,
     "Many packets between this host and a peer get lost: connections work, and are slow.",
     "Look for a link that is overloaded or broken; the text says in which direction they get lost, if that is known.",
-    hidden_by=(UNDERLAY_DOWN,),
+    hidden_by=(UNDERLAY_DOWN, MTU_TOO_SMALL),
 )
 PATH_MTU_SMALL: Final = Kind(
     "path-mtu-small",

@@ -85,6 +85,10 @@ class Keeper:
         """Another host publishes our address in our lease, over and over."""
         self._store, self._tenant, self._rng, self._clock = store, tenant, rng, clock
         self._doubt = asyncio.Event()
+        self._free = asyncio.Event()
+        """``_not_before`` is earlier than it was."""
+        self._spoilt = False
+        """Our record cannot be read."""
         self._said: deque[Attrs] = deque([lease.attrs], maxlen=16)
         if tenant.written is not None:
             self._said.appendleft(tenant.written.attrs)
@@ -116,26 +120,36 @@ class Keeper:
         """The store said something about our own record: see whether it is still ours."""
         self._doubt.set()
 
+    def heard(self, table: LeaseTable) -> None:
+        """The store says this of everybody: see to our record if it is not as we wrote it, or can be read again."""
+        if self._spoilt and not self._is_spoilt(table):
+            self._not_before = self._clock()
+            self._free.set()
+            self.look_again()
+        elif not self.recognises(table):
+            self.look_again()
+
     def recognises(self, table: LeaseTable) -> bool:
         """Whether the store's record of our lease says what we wrote."""
         held = table.leases.get(self.lease.subnet)
-        spoilt = any(_names(key, self.lease.subnet) for key in table.unreadable)
-        return held is not None and held.attrs == self._tenant.attrs and not spoilt
+        return held is not None and held.attrs == self._tenant.attrs and not self._is_spoilt(table)
+
+    def _is_spoilt(self, table: LeaseTable) -> bool:
+        return any(_names(key, self.lease.subnet) for key in table.unreadable)
 
     async def run(self) -> None:
         """Renew in good time, for ever; ``LeaseLost`` when another host holds our subnet."""
         while True:
             now = self._clock()
             if now < self._not_before:
-                await asyncio.sleep(min(self._not_before - now, CLOCK_EVERY))
+                await _within(min(self._not_before - now, CLOCK_EVERY), self._free)
+                self._free.clear()
             elif self._doubt.is_set():
                 await patiently("look after our lease", self._look, self._rng)
             elif now >= self._due:
                 await patiently("renew our lease", self._renew, self._rng)
             else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(self._due - now, CLOCK_EVERY)):
-                        await self._doubt.wait()
+                await _within(min(self._due - now, CLOCK_EVERY), self._doubt)
                 self._make_peace()
 
     async def release(self) -> None:
@@ -183,6 +197,7 @@ class Keeper:
         mine, tenant = self.lease.subnet, self._tenant
         held = _record(snapshot, mine)
         spoilt = next((each for each in snapshot.unreadable if _names(each.key, mine)), None)
+        self._spoilt = spoilt is not None
         if spoilt is not None:
             self.health.set(
                 LEASE_UNREADABLE,
@@ -274,6 +289,13 @@ class Keeper:
     def _look_in(self, pause: float) -> None:
         self._not_before = self._clock() + pause
         self._doubt.set()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, and no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _record(snapshot: Snapshot, subnet: Subnet) -> Lease | None:

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 PAUSE: Final = 0.2
 """Seconds between two looks or writes."""
 LOOK_EVERY: Final = 60.0
-"""Seconds between looks when nothing is heard, and between attempts that fail."""
+"""Seconds between looks when nothing is heard."""
+RETRY: Final = 4.0
+"""Seconds between attempts that fail."""
 
 
 class PeerFilter:
@@ -100,7 +102,7 @@ class PeerFilter:
             except FirewallError as error:
                 self._doubt = True
                 self._say(error)
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(RETRY)
                 continue
             self._health.clear(PEER_FILTER, said="-peer-filter has an effect again")
             await asyncio.sleep(PAUSE)

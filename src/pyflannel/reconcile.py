@@ -47,7 +47,11 @@ AUDIT_EVERY: Final = 300.0
 PATROL_EVERY: Final = 4.0
 """Seconds between looks at the few things of which the kernel sends no event."""
 BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before an item is tried again after its 1st, 2nd, … failure in a row."""
+"""Seconds before an item is tried again after its 1st, 2nd, … failure in a row, at the most."""
+BRISK: Final = 3.0
+"""Where an audit takes so little time that it may be done every so many seconds, nothing waits for longer."""
+RETRY_SHARE: Final = 200.0
+"""Audits for the sake of what failed are so many times further apart than one takes."""
 SAID_AT_ONCE: Final = 5
 MANY: Final = 100
 """Failures among which the first few are looked for."""
@@ -158,7 +162,9 @@ class Reconciler:
             self._next_audit = began + self._pause()
             ops = diff(State.over(self._want), self._kernel.compare(self.scope, self._want))
             self.tally.audits[why] += 1
-            self.tally.looks.note(self._clock() - began)
+            took = self._clock() - began
+            self.tally.looks.note(took)
+            self._patience.longest = max(BRISK, RETRY_SHARE * took)
             if not self.complete:
                 ops = tuple(op for op in ops if isinstance(op, Put))
             report = await self._apply(self._patience.leave_out(ops))
@@ -283,6 +289,8 @@ class _Patience:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._waiting: dict[Key, _Failure] = {}
+        self.longest = BRISK
+        """Nothing waits for more seconds than that."""
         self.taken: dict[Key, None] = {}
         """Items whose slot somebody else's object fills, the one that was tried longest ago first."""
 
@@ -296,7 +304,7 @@ class _Patience:
             if isinstance(op, Put) and isinstance(error, AlreadyThere):
                 self.taken[op.item.key] = None
             times = self._waiting[op.item.key].times if op.item.key in self._waiting else 0
-            until = self._clock() + BACKOFF[min(times, len(BACKOFF) - 1)]
+            until = self._clock() + min(BACKOFF[min(times, len(BACKOFF) - 1)], self.longest)
             self._waiting[op.item.key] = _Failure(times + 1, until, error)
 
     def leave_out(self, ops: Sequence[Op]) -> Sequence[Op]:

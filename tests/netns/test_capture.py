@@ -38,6 +38,9 @@ def capturing(pair: Pair, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with Pair(tmp_path_factory.mktemp("capture")) as made:
+        for host in made.hosts:
+            # What agents say to one another would be seen, too.
+            host.flags.append("-probe=false")
         made.start()
         yield made
 

@@ -520,6 +520,9 @@ def test_ipv6_is_followed_as_well(tmp_path: Path) -> None:
             host.container.run(f"ip -6 address add {subnet[2]}/64 dev eth0 nodad")
             host.container.run(f"ip -6 route add default via {subnet[1]}")
             ends.append(subnet[2])
+        # Until a bridge is sure of its own address the kernel asks nobody on it.
+        unsure = "tentative"
+        eventually(lambda: not any(unsure in host.space.run("ip -6 addr") for host in pair.hosts), "sure addresses")
         eventually(lambda: pings(pair.one, str(ends[1])), "IPv6 across")
         six = Flow(ends[0], ends[1])
         well = trace(pair.one, six, answering(pair.hosts))

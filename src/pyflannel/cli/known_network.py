@@ -2,7 +2,8 @@
 
 Rules of this file
   1. The store is asked, as ``plan`` does it, and nothing is written to it.  Where it does not answer, what the agent
-     last saved of it counts, and a note says so.
+     last saved of it counts; and where it has no configuration, or none that can be used, the one that was in force
+     before, to which agents keep as well.  A note says so.
   2. Only what it takes to know the ways to other hosts is settled here: interface, subnet, leases.
 """
 
@@ -25,7 +26,7 @@ from pyflannel.network import Network
 from pyflannel.settings import Settings
 from pyflannel.store import cache
 from pyflannel.store.api import Unavailable
-from pyflannel.store.candidates import candidates
+from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
 from pyflannel.store.lastknown import BadCache
 
@@ -40,7 +41,7 @@ async def known_network(settings: Settings) -> tuple[Network, str]:
     try:
         refuse_what_cannot_work(settings)
         try:
-            configured, snapshot = await _asked(settings)
+            configured, snapshot, note = await _asked(settings)
         except Unavailable as exc:
             configured, snapshot = _remembered(settings, exc)
             note = f"the store does not answer ({exc}): going by what was last known of it"
@@ -49,7 +50,7 @@ async def known_network(settings: Settings) -> tuple[Network, str]:
         raise NotKnown(str(exc)) from exc
 
 
-async def _asked(settings: Settings) -> tuple[Configured, Snapshot]:
+async def _asked(settings: Settings) -> tuple[Configured, Snapshot, str]:
     file = settings.store.removeprefix("local:")
     if file and not Path(file).exists():
         # Asking would make it.
@@ -58,15 +59,37 @@ async def _asked(settings: Settings) -> tuple[Configured, Snapshot]:
     try:
         found = await find_config(stores)
         if isinstance(found, Missing):
-            raise NotKnown(f"there is no network configuration: {found}")
+            return await _in_force(settings, stores, f"there is no network configuration: {found}")
         store, record = found
-        return understand(record.where, record.text or ""), await store.leases()
+        try:
+            configured = understand(record.where, record.text or "")
+        except ConfigError as exc:
+            return await _in_force(settings, stores, f"the network configuration cannot be used: {exc}")
+        return configured, await store.leases(), ""
     finally:
         await stores.close()
 
 
+async def _in_force(settings: Settings, stores: Candidates, why: str) -> tuple[Configured, Snapshot, str]:
+    """The configuration to which agents keep that knew one before, with the leases as they are now."""
+    file = _file(settings)
+    try:
+        known = cache.load(file, settings.etcd_prefix)
+    except BadCache:
+        known = None
+    store = None if known is None else stores.of_kind(known.store)
+    if known is None or store is None:
+        raise NotKnown(why)
+    note = f"{why}; going by the one that was in force before"
+    return understand(str(file), known.snapshot.config), await store.leases(), note
+
+
+def _file(settings: Settings) -> Path:
+    return cache.path(Path(settings.state_dir), settings.etcd_prefix)
+
+
 def _remembered(settings: Settings, why: Unavailable) -> tuple[Configured, Snapshot]:
-    file = cache.path(Path(settings.state_dir), settings.etcd_prefix)
+    file = _file(settings)
     try:
         known = cache.load(file, settings.etcd_prefix)
     except BadCache as exc:

@@ -10,6 +10,7 @@ Rules of this file
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -27,7 +28,6 @@ from pyflannel.conditions import (
 from pyflannel.health import Kind
 from pyflannel.lease.model import Subnet
 from pyflannel.probes.outlook import Key, Line, Outlook
-from pyflannel.probes.pathmtu import EVERY
 from pyflannel.probes.schedule import PERIOD, Budget, Schedule
 from pyflannel.probes.sight import Reach, Sight
 from pyflannel.probes.track import Ask, Means, Path, Track
@@ -102,6 +102,8 @@ class Book:
         self._verdicts: dict[Key, Verdict] = {}
         self._hosts: dict[IPAddress, Key] = {}
         """Whose packets come from which address: of all peers, both their end and their host."""
+        self._named: defaultdict[IPAddress, list[Key]] = defaultdict(list)
+        """Who says that they are to be reached at an address of the underlay."""
         self._schedule: Schedule[Key] = Schedule()
         self._budget = Budget()
         self._pending: dict[int, _Pending] = {}
@@ -141,7 +143,11 @@ class Book:
                 known.line, known.mtu.device = line, outlook.mtu
                 known.mtu.restart()
             self._hurry(key, now + spread * self._chance.random())
-        self._hosts = {line.host: key for key, line in lines.items() if line.host is not None}
+        self._named.clear()
+        for key, line in lines.items():
+            if line.host is not None:
+                self._named[line.host].append(key)
+        self._hosts = {host: keys[-1] for host, keys in self._named.items()}
         self._hosts |= {line.end: key for key, line in lines.items()}
 
     def busy(self, now: float, within: float) -> bool:
@@ -255,8 +261,8 @@ class Book:
             self._schedule.put(key, due, urgent=True)
 
     def _every(self) -> float:
-        """Seconds between looks at a path that is wide enough: of these there are few, however many peers."""
-        return max(EVERY, 2 * len(self._tracks)) * (0.8 + 0.4 * self._chance.random())
+        """Seconds between looks at a path that is wide enough: one of all peers is looked at in a period."""
+        return PERIOD * len(self._tracks) * (0.8 + 0.4 * self._chance.random())
 
     def whose(self, source: IPAddress) -> Key | None:
         """The peer that has this address; None for a stranger."""
@@ -280,7 +286,15 @@ class Book:
                 self._judge(key, track)
 
     def _judge(self, key: Key, track: Track) -> None:
-        self._put(key, judge(track, self._here(track.line), len(self._unanswered) >= SILENCE_OF))
+        silence = len(self._unanswered) >= SILENCE_OF
+        self._put(key, judge(track, self._here(track.line), silence, track.misses > 0 and self._has_moved(track.line)))
+
+    def _has_moved(self, line: Line) -> bool:
+        """Whether its host is reached by another subnet."""
+        others = self._named.get(line.host, ()) if line.host is not None else ()
+        subnet, version = line.key
+        named = (self._tracks[key] for key in others if key[0] != subnet and key[1] == version)
+        return any(each.overlay.heard is not None and each.overlay.misses == 0 for each in named)
 
     def _put(self, key: Key, verdict: Verdict) -> None:
         self._verdicts[key] = verdict

@@ -1,7 +1,9 @@
 """How large a packet may be on the way to a peer, found out by sending some that may not be cut into pieces.
 
 Rules of this file
-  1. Most often one packet as large as the device lets through is the whole search, and another one a minute later.
+  1. Most often one packet as large as the device lets through is the whole search.  Another one follows when all other
+     peers have had theirs: of an agent's questions one in a ``PERIOD`` is a large one, whatever the number of peers, so
+     that what becomes too narrow for all of them is known at once, and costs less than a kilobyte a second.
   2. Such a packet is lost if ``TRIES`` of them were, one after another, while small ones came through.  Then the
      largest that passes is looked for by halving; until the large one passes again it is tried every ``AGAIN`` seconds.
 """
@@ -13,8 +15,6 @@ from typing import Final
 TRIES: Final = 3
 AGAIN: Final = 2.0
 """Seconds between looks whether a path that was too narrow still is."""
-EVERY: Final = 60.0
-"""Seconds between looks at a path that is wide enough, at least."""
 CONFIRM: Final = 30
 """Every so many looks at a narrow path, whether what passed still does is looked at as well."""
 

@@ -40,12 +40,14 @@ UNKNOWN: Final = Verdict(Reach.UNKNOWN, "not asked yet")
 WITHOUT_AGENT: Final = Verdict(Reach.REACHED, "its agent does not answer, its containers are reached")
 
 
-def judge(track: Track, here: IPAddress | None, silence: bool = False) -> Verdict:
+def judge(track: Track, here: IPAddress | None, silence: bool = False, moved: bool = False) -> Verdict:
     """How a line is.
 
     ``here`` is our address on the underlay, for people.  ``silence``: nobody at all answers at the moment, so a single
-    miss is enough.
+    miss is enough.  ``moved``: its host is reached by another subnet, so this one is most likely of a former time.
     """
+    if moved and track.line.sure and track.overlay.misses >= LOST_AFTER:
+        return _superseded(track)
     if not track.ever:
         if track.misses < LOST_AFTER:
             return UNKNOWN
@@ -109,6 +111,12 @@ def _never(track: Track) -> Verdict:
     line = track.line
     text = f"{line.subnet}: neither {line.end} nor its host {line.host} has answered yet{_error(track)}"
     return Verdict(Reach.UNKNOWN, "has never answered", ((PEER_SILENT, text),))
+
+
+def _superseded(track: Track) -> Verdict:
+    line = track.line
+    text = f"{line.subnet}: its host {line.host} has another subnet, by which it is reached: is this lease an old one?"
+    return Verdict(Reach.UNKNOWN, "its host is reached by another subnet", ((PEER_SILENT, text),))
 
 
 def _narrow(track: Track) -> list[tuple[Kind, str, str]]:

@@ -38,6 +38,8 @@ SOON: Final = 2.0
 """Seconds from a change until it is saved, in which others may join it."""
 PAUSE: Final = 60.0
 """Seconds from one save to the next at the least."""
+RETRY: Final = 1.0
+"""The same after a save that failed."""
 FLUSH_LIMIT: Final = 2.0
 """Seconds which the end of the agent waits for the disk."""
 LARGEST: Final = 64 * 1024 * 1024
@@ -169,12 +171,12 @@ class Cache:
             os.utime(self._file)
 
     async def run(self) -> None:
-        """Save each change soon, and no more than one save a minute; for ever, whatever the disk does."""
+        """Save each change soon, and no more than once a minute; for ever, whatever the disk does."""
         while True:
             await self._changed.wait()
             await asyncio.sleep(self._jitter(SOON))
-            await self._save()
-            await asyncio.sleep(self._jitter(PAUSE))
+            saved = await self._save()
+            await asyncio.sleep(self._jitter(PAUSE if saved else RETRY))
 
     async def flush(self, limit: float = FLUSH_LIMIT) -> None:
         """After ``run`` has ended: save what is not saved yet, unless the disk needs more than ``limit`` seconds."""
@@ -187,8 +189,11 @@ class Cache:
         except TimeoutError:
             self._complain(f"the disk needs more than {limit:g} s")
 
-    async def _save(self) -> None:
-        """Save once, or see a save to its end whose wait was cut short: two at a time would be in each other's way."""
+    async def _save(self) -> bool:
+        """Save once, or see a save to its end whose wait was cut short; whether it succeeded.
+
+        Two at a time would be in each other's way.
+        """
         if self._saving is None:
             self._changed.clear()
             self._saving = _in_thread(partial(save, self._file, self._known(), self._fingerprint))
@@ -201,8 +206,9 @@ class Cache:
         except OSError as exc:
             self._changed.set()
             self._complain(exc.strerror or str(exc))
-        else:
-            self._health.clear(CACHE, said=f"Can save the last known state to {self._file} again")
+            return False
+        self._health.clear(CACHE, said=f"Can save the last known state to {self._file} again")
+        return True
 
     def _complain(self, reason: str) -> None:
         what = "Could not save the last known state, which a start without the store would need"
