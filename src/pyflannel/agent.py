@@ -193,7 +193,7 @@ class Agent:
         listed: Snapshot | None = self._footing.listed
         self._footing = replace(self._footing, listed=Snapshot(0))
         if self._footing.from_memory and listed is not None:
-            self._roster.learn(await self._intake.stand_in(listed))
+            self._heard_of(await self._intake.stand_in(listed))
             listed = None
         feed = follow_leases(
             self._footing.store,
@@ -225,11 +225,14 @@ class Agent:
                     give_back()
 
     def _heard(self, replan: Replan) -> None:
-        self._roster.learn(replan)
-        self._lookout.update()
+        self._heard_of(replan)
         if replan.added or replan.removed:
             self._cache.note()
         self._keeper.heard(self._network.table)
+
+    def _heard_of(self, replan: Replan) -> None:
+        self._roster.learn(replan)
+        self._lookout.update()
 
     def _pruned(self) -> None:
         remember(Path(self._settings.state_dir), self._settings.etcd_prefix, self._network.macs())

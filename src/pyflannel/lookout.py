@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pyflannel.probes.prober import Prober
     from pyflannel.probes.sight import Sight
 
-BEGIN_AFTER: Final = 0.5
-"""Seconds, in which a start has the processor for itself."""
+BEGIN_AFTER: Final = 1.0
+"""Seconds from the first news of peers on, in which a start has the processor for itself."""
 
 
 class Lookout:
@@ -31,11 +31,14 @@ class Lookout:
         """Nobody is asked yet, and with ``-probe=false`` nobody ever is."""
         self._settings, self._network, self._health = settings, network, health
         self._prober: Prober | None = None
+        self._told = asyncio.Event()
+        """Somebody has said who the peers are."""
 
     async def run(self) -> None:
         """Ask and answer, for ever or, if that is not wanted, not at all."""
         if not self._settings.probe:
             return
+        await self._told.wait()
         await asyncio.sleep(BEGIN_AFTER)
         from pyflannel.probes.outlook import outlook
         from pyflannel.probes.prober import Prober
@@ -51,7 +54,8 @@ class Lookout:
         await self._prober.run()
 
     def update(self) -> None:
-        """The peers, or our own addresses, may be others than before."""
+        """The peers are known, and programmed; they, or our own addresses, may be others than before."""
+        self._told.set()
         if self._prober is not None:
             self._prober.update()
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pyflannel.health import Health
-from pyflannel.lookout import Lookout
+from pyflannel.lookout import BEGIN_AFTER, Lookout
 from pyflannel.network import Network
 from pyflannel.probes.errands import NoAnswer
 from pyflannel.settings import Settings
@@ -42,13 +42,27 @@ def test_a_start_does_not_pay_for_it() -> None:
     assert subprocess.check_output([sys.executable, "-c", paid], text=True).strip() == "[]"
 
 
-def test_it_runs_until_it_is_stopped() -> None:
-    async def scenario() -> bool:
-        running = asyncio.ensure_future(lookout(probe=True).run())
-        await asyncio.sleep(1.0)
-        ended = running.done()
-        running.cancel()
-        await asyncio.wait([running])
-        return ended
+def running(made: Lookout, *, told: bool) -> bool:
+    """Whether it asks anybody by now."""
 
-    assert not run(scenario())
+    async def scenario() -> bool:
+        task = asyncio.ensure_future(made.run())
+        if told:
+            made.update()
+        await asyncio.sleep(2 * BEGIN_AFTER)
+        assert not task.done()
+        try:
+            await made.ask(subnet("10.2.41.0/24"), b"?")
+        except NoAnswer as exc:
+            return "only just started" not in str(exc)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        raise AssertionError("there is nobody to answer")
+
+    return run(scenario())
+
+
+def test_it_begins_once_the_peers_are_known() -> None:
+    assert not running(lookout(probe=True), told=False)
+    assert running(lookout(probe=True), told=True)
