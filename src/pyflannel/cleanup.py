@@ -7,7 +7,7 @@ What is ours
     of other backends (``backends.FIXED_NAMES``).
   * our chains in the firewall, in both address families, and every rule that leads to them, and the tables of
     ``-peer-filter``;
-  * subnet.env and the files in the state directory, and what a write that was cut short left beside them.
+  * subnet.env and the files in the state directory, sockets, and what a write that was cut short left beside them.
 
 Not among it: our lease, which other hosts go by, and which runs out by itself; what Docker was told; directories.
 
@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from pyflannel import identity, keyfile, peerfilter
-from pyflannel.backends import FIXED_NAMES
+from pyflannel.backends import FIXED_NAMES, udp
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault, parse_save, removal
+from pyflannel.forwarding import sockets
 from pyflannel.hooks import record
 from pyflannel.identity import remembered_macs
 from pyflannel.linux.facts import gather
@@ -117,14 +118,15 @@ def sort_out(held: State) -> tuple[tuple[Link | Misfit | Route, ...], tuple[str,
 
 def files(settings: Settings) -> Iterator[Path]:
     """Those of our files that are there."""
-    state = Path(settings.state_dir)
+    state, run = Path(settings.state_dir), Path(settings.subnet_file).parent
     for path in (
         Path(settings.subnet_file),
         control_socket(settings.subnet_file),
+        *sockets(run, udp.DEV),
         state / identity.FILE,
         state / keyfile.NAME,
         cache.path(state, settings.etcd_prefix),
-        record.path(Path(settings.subnet_file).parent, settings.etcd_prefix),
+        record.path(run, settings.etcd_prefix),
     ):
         if path.is_file() or path.is_symlink() or path.is_socket():
             yield path

@@ -260,11 +260,15 @@ class Forwarders:
             self._children.discard(pid)
 
     def _path(self, dev: str) -> Path:
-        return self._directory / f"{dev}.sock"
+        return sockets(self._directory, dev)[0]
 
     def _beside(self, dev: str) -> Path:
-        """Where a forwarder is reached that does not serve yet."""
-        return self._directory / f"{dev}.next"
+        return sockets(self._directory, dev)[1]
+
+
+def sockets(directory: Path, dev: str) -> tuple[Path, Path]:
+    """Where the forwarder of a device is reached, and where one that does not serve yet."""
+    return directory / f"{dev}.sock", directory / f"{dev}.next"
 
 
 def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:

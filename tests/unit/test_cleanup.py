@@ -62,11 +62,12 @@ def test_our_files_are_found_and_those_beside_them_are_not(tmp_path: Path) -> No
     memory = cache.path(state, settings.etcd_prefix)
     memory.touch()
     cache.path(state, "/another/network").touch()
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(run / "flanneld.sock"))
-    assert list(files(settings)) == [
-        *(run / "subnet.env", run / ".subnet.env42", run / "flanneld.sock", state / "vtep-macs.json", memory),
-    ]
+    sockets = [run / name for name in ("flanneld.sock", "flannel0.sock", "flannel0.next")]
+    for path in sockets:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+    expected = [run / "subnet.env", run / ".subnet.env42", *sockets, state / "vtep-macs.json", memory]
+    assert list(files(settings)) == expected
 
 
 def test_remarks_alone_are_nothing_to_remove() -> None:
