@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from pyflannel.companions import CompanionFailed, Companions
-from pyflannel.conditions import CONFIG_REFUSED, FROM_MEMORY, MTU_TOO_SMALL, STORE_DOWN, UNDERLAY_DOWN
+from pyflannel.conditions import (
+    COMMAND_FAILS,
+    CONFIG_REFUSED,
+    FROM_MEMORY,
+    LEASE_CONFLICT,
+    MTU_TOO_SMALL,
+    PEER_FILTER,
+    STORE_DOWN,
+    UNDERLAY_DOWN,
+)
 from pyflannel.diff import Cut, Put
 from pyflannel.ears import Ears
 from pyflannel.footing import Configured, Footing, StartFailed, facts, reconsider, surroundings, wish
@@ -50,6 +59,8 @@ HOST_EVERY: Final = 30.0
 """Seconds between looks at the external interface when nothing is heard of it."""
 HOST_SETTLE: Final = 0.1
 """Seconds in which what happens to the external interface comes to rest: an address goes, and another comes."""
+OURS_ALONE: Final = (LEASE_CONFLICT, COMMAND_FAILS, PEER_FILTER)
+"""Troubles that end with us: whoever comes after us on this host may have nothing to do with them."""
 
 
 class StartAgain(Exception):
@@ -130,6 +141,8 @@ class Agent:
             await self._companions.shut_down(self._network.ways()[0])
             raise
         finally:
+            for kind in OURS_ALONE:
+                self._health.set_all(kind, {})
             await self._cache.flush()
             self._ears.close()
             self._companions.close()

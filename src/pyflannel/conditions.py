@@ -176,7 +176,7 @@ PATH_MTU_SMALL: Final = Kind(
     "and hang as soon as much is sent.",
     "Raise the MTU of whatever is on the way, or lower that of the network on all hosts (`MTU` of `Backend` in the "
     "network configuration, or of the external interfaces) and restart Docker.",
-    hidden_by=(UNDERLAY_DOWN,),
+    hidden_by=(UNDERLAY_DOWN, MTU_TOO_SMALL),
 )
 PEER_SILENT: Final = Kind(
     "peer-silent",

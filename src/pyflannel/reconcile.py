@@ -48,9 +48,9 @@ PATROL_EVERY: Final = 4.0
 """Seconds between looks at the few things of which the kernel sends no event."""
 BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Seconds before an item is tried again after its 1st, 2nd, … failure in a row, at the most."""
-BRISK: Final = 3.0
+BRISK: Final = 4.0
 """Where an audit takes so little time that it may be done every so many seconds, nothing waits for longer."""
-RETRY_SHARE: Final = 200.0
+RETRY_SHARE: Final = 400.0
 """Audits for the sake of what failed are so many times further apart than one takes."""
 SAID_AT_ONCE: Final = 5
 MANY: Final = 100

@@ -10,6 +10,7 @@ assert world.troubles() == {"peer-unreachable": [...]}
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -21,8 +22,9 @@ from pyflannel.probes.book import Book, Question
 from pyflannel.probes.outlook import Line, Outlook
 from pyflannel.probes.prober import QUICK_TICK, TICK
 from pyflannel.probes.sight import Sight
+from pyflannel.probes.tally import Tally
 from pyflannel.probes.track import Means, Path
-from pyflannel.probes.wire import Arrivals, Kind, Packet
+from pyflannel.probes.wire import Kind, Packet
 from pyflannel.state import IPAddress
 
 OWN = Subnet(IPv4Network("10.2.0.0/24"))
@@ -82,7 +84,7 @@ class World:
         self.most = 9000
         """Octets of the largest packet that gets through."""
         self.sent: list[tuple[float, Question]] = []
-        self.arrived: dict[IPAddress, Arrivals] = {}
+        self.arrived: defaultdict[IPAddress, Tally] = defaultdict(Tally)
         """Which of our questions each address has got."""
         self._under_way: list[tuple[float, int, Callable[[], object]]] = []
 
@@ -130,9 +132,7 @@ class World:
         ):
             return
         if means is Means.OWN and asked.number:
-            was = self.arrived.get(asked.target, Arrivals())
-            seen = was.seen << asked.number - was.newest | 1
-            self.arrived[asked.target] = Arrivals(asked.number, seen & 0xFFFFFFFF)
+            self.arrived[asked.target].note(self.book.run, asked.number)
         if asked.target in self.answers_lost or self.chance.random() < self.loss:
             return
         heappush(self._under_way, (self.now + self.latency, asked.nonce, lambda: self._answer(asked)))
@@ -143,7 +143,7 @@ class World:
             number = (int(asked.target) - int(HERE if asked.ask.path is Path.UNDERLAY else end(0))) >> (
                 0 if asked.ask.path is Path.UNDERLAY else 8
             )
-            over, under = (self.arrived.get(address, Arrivals()) for address in (end(number), host(number)))
+            over, under = (self.arrived[address].of(self.book.run) for address in (end(number), host(number)))
             report = Packet(Kind.ANSWER, asked.nonce, 7, asked.number, over, under)
         self.book.answered(asked.nonce, asked.ask.means, asked.target, self.now, report)
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from pyflannel.conditions import LEASE_CONFLICT
+from pyflannel.conditions import LEASE_CONFLICT, LEASE_UNREADABLE
 from pyflannel.keeper import CLOCK_EVERY, CONFLICT_PAUSES, LOOK_EVERY, PEACE, RELEASE_S, Keeper, LeaseLost
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet, Unreadable
 from pyflannel.lease.network import NetworkConfig
@@ -233,6 +233,30 @@ def test_a_record_that_nobody_can_read_is_spoken_of_once_and_written_again_once_
             assert scene.says == encode_attrs(ATTRS)
 
     run_jumping(scenario())
+
+
+def test_a_record_that_nobody_could_read_is_written_the_moment_it_is_heard_to_be_gone() -> None:
+    async def scenario() -> None:
+        async with keeping() as scene:
+            key = f"/coreos.com/network/subnets/{subnet_name(X)}"
+            scene.data.put(subnet_name(X), "not JSON", None)
+            scene.keeper.heard(told({key: "not JSON"}))
+            await asyncio.sleep(1)
+            assert [each.kind for each in scene.keeper.health.present()] == [LEASE_UNREADABLE]
+            scene.data.delete(subnet_name(X))
+            scene.keeper.heard(told({}))
+            await asyncio.sleep(1)
+            assert scene.says == encode_attrs(ATTRS)
+            assert scene.keeper.health.present() == ()
+
+    run_jumping(scenario())
+
+
+def told(unreadable: dict[str, str]) -> LeaseTable:
+    """What all are told of the store while there is nothing else in it."""
+    table = LeaseTable()
+    table.apply_snapshot(Snapshot(1, (), tuple(Unreadable(key, why) for key, why in unreadable.items())))
+    return table
 
 
 def test_another_host_on_our_subnet_ends_the_tenancy_and_its_record_stays() -> None:

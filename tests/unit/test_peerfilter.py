@@ -15,7 +15,7 @@ from pyflannel.lease.model import Lease
 from pyflannel.linux.nft import Nft
 from pyflannel.linux.run import CommandMissing, Completed
 from pyflannel.network import Replan
-from pyflannel.peerfilter import LOOK_EVERY, PAUSE, PeerFilter, left, remove
+from pyflannel.peerfilter import LOOK_EVERY, PAUSE, RETRY, PeerFilter, left, remove
 from pyflannel.state import Link, Tun
 from tests.support.builders import vxlan_lease
 from tests.support.kernel_items import LINK
@@ -175,7 +175,7 @@ def test_without_nft_a_line_says_so_once_and_it_is_tried_again(caplog: pytest.Lo
         await asyncio.sleep(3 * LOOK_EVERY)
         assert [record.message.partition(": ")[2] for record in caplog.records] == ["there is no nft on this host"]
         tables.missing = False
-        await asyncio.sleep(LOOK_EVERY + 1)
+        await asyncio.sleep(RETRY + 1)
         assert tables.hosts == {TABLE: {"172.16.41.132"}}
 
     scene(tables, script)

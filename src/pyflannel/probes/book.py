@@ -102,8 +102,8 @@ class Book:
         self._verdicts: dict[Key, Verdict] = {}
         self._hosts: dict[IPAddress, Key] = {}
         """Whose packets come from which address: of all peers, both their end and their host."""
-        self._named: defaultdict[IPAddress, list[Key]] = defaultdict(list)
-        """Who says that they are to be reached at an address of the underlay."""
+        self._shared: dict[IPAddress, list[Key]] = {}
+        """Hosts that several peers name."""
         self._schedule: Schedule[Key] = Schedule()
         self._budget = Budget()
         self._pending: dict[int, _Pending] = {}
@@ -143,11 +143,12 @@ class Book:
                 known.line, known.mtu.device = line, outlook.mtu
                 known.mtu.restart()
             self._hurry(key, now + spread * self._chance.random())
-        self._named.clear()
+        named: defaultdict[IPAddress, list[Key]] = defaultdict(list)
         for key, line in lines.items():
             if line.host is not None:
-                self._named[line.host].append(key)
-        self._hosts = {host: keys[-1] for host, keys in self._named.items()}
+                named[line.host].append(key)
+        self._shared = {host: keys for host, keys in named.items() if len(keys) > 1}
+        self._hosts = {host: keys[-1] for host, keys in named.items()}
         self._hosts |= {line.end: key for key, line in lines.items()}
 
     def busy(self, now: float, within: float) -> bool:
@@ -291,7 +292,7 @@ class Book:
 
     def _has_moved(self, line: Line) -> bool:
         """Whether its host is reached by another subnet."""
-        others = self._named.get(line.host, ()) if line.host is not None else ()
+        others = self._shared.get(line.host, ()) if line.host is not None else ()
         subnet, version = line.key
         named = (self._tracks[key] for key in others if key[0] != subnet and key[1] == version)
         return any(each.overlay.heard is not None and each.overlay.misses == 0 for each in named)

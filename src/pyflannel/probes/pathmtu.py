@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Final
 
 TRIES: Final = 3
-AGAIN: Final = 2.0
-"""Seconds between looks whether a path that was too narrow still is."""
+AGAIN: Final = 1.5
+"""Seconds between looks whether a path that was too narrow still is, at least: less than between two turns of a peer,
+so that each of these is a look."""
 CONFIRM: Final = 30
 """Every so many looks at a narrow path, whether what passed still does is looked at as well."""
 

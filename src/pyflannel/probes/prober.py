@@ -44,7 +44,7 @@ QUICK_TICK: Final = 0.1
 """While something is in doubt."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at who the peers are, at least."""
-OPEN_EVERY: Final = 5.0
+OPEN_EVERY: Final = 3.0
 """Seconds between attempts to open a socket."""
 INTAKE: Final = 256
 """Datagrams in a tick."""

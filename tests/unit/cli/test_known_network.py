@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from binascii import crc32
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,9 +48,9 @@ def settings(home: Path, store: str | None = None) -> Settings:
     )
 
 
-def save(home: Path, text: str = CONFIG) -> None:
+def save(home: Path, text: str = CONFIG, kind: str = "etcd v3") -> None:
     """What an agent would have saved."""
-    known = LastKnown(Settings().etcd_prefix, "etcd v3", OURS, Snapshot(7, (OURS, THEIRS), config=text))
+    known = LastKnown(Settings().etcd_prefix, kind, OURS, Snapshot(7, (OURS, THEIRS), config=text))
     held = list(lines(known))
     whole = b"".join(held)
     file = cache.path(home, Settings().etcd_prefix)
@@ -91,6 +93,23 @@ def test_without_a_configuration_nothing_is_known(space: Namespace, tmp_path: Pa
     with pytest.raises(NotKnown, match="no network configuration: no file"):
         found(space, settings(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", [None, '{"Network":"10.2.0.0/16","Backend":{"Type":"nonsense"}}'], ids=["none", "bad"])
+def test_a_configuration_that_cannot_be_used_leaves_the_one_in_force(
+    space: Namespace, tmp_path: Path, text: str | None
+) -> None:
+    fill(tmp_path, OURS, THEIRS, text=text or CONFIG)
+    if text is None:
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as db:
+            db.execute("DELETE FROM config")
+    with pytest.raises(NotKnown, match="no such key" if text is None else "nonsense"):
+        found(space, settings(tmp_path))
+    save(tmp_path, kind="local")
+    network, note = found(space, settings(tmp_path))
+    assert network.backend.type == "vxlan"
+    assert set(network.table.leases) == {OURS.subnet, THEIRS.subnet}
+    assert "in force before" in note
 
 
 def test_where_the_store_does_not_answer_what_was_saved_of_it_counts(space: Namespace, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pyflannel.probes.pathmtu import AGAIN, CONFIRM, EVERY, TRIES, Search
+from pyflannel.probes.pathmtu import AGAIN, CONFIRM, TRIES, Search
+
+EVERY = 60.0
 
 
 def look(search: Search, most: int, now: float = 0.0, limit: int = 100) -> int:

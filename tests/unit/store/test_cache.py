@@ -19,7 +19,7 @@ from typing import TypeVar
 import pytest
 
 from pyflannel.lease.model import Lease, Snapshot
-from pyflannel.store.cache import LARGEST, PAUSE, SOON, Cache, load, path, save
+from pyflannel.store.cache import LARGEST, PAUSE, RETRY, SOON, Cache, load, path, save
 from pyflannel.store.lastknown import BadCache, LastKnown
 from tests.support.builders import vxlan_lease
 from tests.support.loops import run
@@ -259,6 +259,24 @@ def test_changes_are_saved_soon_together_and_with_pauses(file: Path) -> None:
     run(scenario())
     assert diary.entries == [SOON, KNOWN, PAUSE, SOON, OTHER, PAUSE]
     assert load(file, NETWORK) == OTHER
+
+
+def test_a_disk_that_refuses_is_tried_again_soon(file: Path) -> None:
+    diary = Diary(file, *[KNOWN] * 2)
+    file.parent.write_text("a file where a directory should be")
+
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(diary.cache.run())
+            diary.cache.note()
+            await diary.has(3)
+            file.parent.unlink()
+            await diary.has(6)
+            running.cancel()
+
+    run(scenario())
+    assert diary.entries == [SOON, KNOWN, RETRY, SOON, KNOWN, PAUSE]
+    assert load(file, NETWORK) == KNOWN
 
 
 def test_nothing_is_saved_before_something_is_noted(file: Path) -> None:
