@@ -14,6 +14,7 @@ import asyncio
 import errno
 import logging
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from pyflannel.diff import Op, Put, device
 from pyflannel.linux.kernel import KernelError, Report
+from pyflannel.linux.listeners import listener
 from pyflannel.linux.netns import Netns, inside
 from pyflannel.state import Forwarder, Forwarding, Item, Scope
 from pyflannel.tunnel.control import PATIENCE_S, ControlError, Remote, Silent, launch
@@ -34,6 +36,8 @@ from pyflannel.tunnel.peers import Endpoint
 
 log = logging.getLogger(__name__)
 
+END_PATIENCE_MS = 2000
+"""For a process that was killed to be gone: until then it has its device."""
 _UNKNOWN = Status(VERSION, 0, "", "", "", -1, 0)
 
 
@@ -204,8 +208,8 @@ class Forwarders:
             self._look(dev, service)
         except ControlError as error:
             log.warning("The forwarder of %s is of no use: %s", dev, error)
-            if isinstance(error, Silent) and service is not None:
-                self._end(service)
+            if isinstance(error, Silent):
+                self._end(dev)
             self._forget(dev)
             return None
         if service.status.device != dev:
@@ -224,14 +228,21 @@ class Forwarders:
             }
         service.status = status
 
-    def _end(self, service: _Service) -> None:
-        """Have done with one that hangs, if we started it; of another we cannot be sure to know the number."""
-        pid = service.status.pid
-        if pid in self._children:
-            log.error("Killing the forwarder, process %d", pid)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            self._children.discard(pid)
+    def _end(self, dev: str) -> None:
+        """Have done with one that hangs, whoever started it: until it is gone nobody else can have the device."""
+        # One that was prepared is bound where it was reached then.  Whoever else is there serves nothing.
+        for path in sockets(self._directory, dev):
+            while (process := listener(path)) is not None:
+                log.error("Killing the forwarder of %s, which does not answer", dev)
+                try:
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    ending = select.poll()
+                    ending.register(process, select.POLLIN)
+                    if not ending.poll(END_PATIENCE_MS):
+                        return
+                finally:
+                    os.close(process)
+        self._reap()
 
     def _forget(self, dev: str) -> None:
         service = self._services.pop(dev, None)

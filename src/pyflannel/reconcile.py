@@ -31,7 +31,7 @@ from pyflannel.durations import Durations
 from pyflannel.health import Health
 from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
-from pyflannel.state import Item, Key, Link, Scope, State
+from pyflannel.state import Forwarder, Item, Key, Link, Scope, State
 from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ SAID_AT_ONCE: Final = 5
 MANY: Final = 100
 """Failures among which the first few are looked for."""
 """How many failures of one pass are worth a line each."""
-SILENT: Final = (WireguardDevice, WireguardPeer)
-"""Items of whose end the kernel tells nobody."""
+SILENT: Final = (WireguardDevice, WireguardPeer, Forwarder)
+"""Items of whose end nobody tells: a forwarder that dies is heard of, one that hangs is not."""
 
 
 class Reason(StrEnum):
@@ -207,7 +207,12 @@ class Reconciler:
                     done = (await self._apply(taken[:SLICE])).done
                 self._count(done, Reason.RETRY)
                 _tell_done(done)
-            devices = frozenset(name for name in self.scope.devices if (WireguardDevice, name) in self._want)
+            devices = frozenset(
+                name
+                for name in self.scope.devices
+                for kind in (WireguardDevice, Forwarder)
+                if (kind, name) in self._want
+            )
             scope = Scope(sysctls=self.scope.sysctls, offloads=self.scope.offloads, devices=devices)
             # Of thousands of peers reached another way none is looked at.
             silent = {key: item for key, item in self._want.items() if isinstance(item, SILENT)} if devices else {}

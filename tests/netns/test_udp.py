@@ -265,6 +265,20 @@ def test_a_forwarder_that_dies_has_a_successor_at_once(pair: Pair) -> None:
     assert children == [str(status(pair.one).pid)], "the dead were not waited for"
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["known", "never heard of"])
+def test_a_forwarder_that_hangs_has_a_successor(pair: Pair, *, restarted: bool) -> None:
+    before = status(pair.one)
+    if restarted:
+        pair.one.stop()
+    os.kill(before.pid, signal.SIGSTOP)
+    if restarted:
+        pair.one.started()
+    eventually(lambda: "Killing the forwarder" in pair.one.said(), "its end", 30.0)
+    await_successor(pair.one, before.pid)
+    pair.await_contact()
+    assert status(pair.one).routes == before.routes
+
+
 def await_successor(host: Host, former: int) -> None:
     await_status(host, lambda seen: seen.pid != former and bool(seen.device), "another forwarder")
 
