@@ -39,8 +39,8 @@ def control(host: Host) -> Path:
     return host.home / "flanneld.sock"
 
 
-def asked(host: Host, path: str, port: int = HEALTH, method: str = "GET") -> tuple[int, bytes]:
-    """What the agent answers at a port of its own loopback; 0 while nobody listens."""
+def asked(host: Host, path: str, port: int = HEALTH, method: str = "GET", name: str = "localhost") -> tuple[int, bytes]:
+    """What the agent answers who came to a port of its loopback by this name; 0 while nobody listens."""
 
     def connect() -> socket.socket:
         return socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -50,7 +50,7 @@ def asked(host: Host, path: str, port: int = HEALTH, method: str = "GET") -> tup
     except ConnectionRefusedError:
         return 0, b""
     with channel:
-        channel.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        channel.sendall(f"{method} {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(channel, method=method)
         answer.begin()
         return answer.status, answer.read()
@@ -108,7 +108,7 @@ def test_health_is_told_while_the_configuration_is_waited_for_and_readiness_once
     host.start()
     await_answer(host, "/healthz", 200)
     assert asked(host, "/healthz") == (200, b"flanneld is running")
-    assert asked(host, "/healthz", method="POST") == (200, b"flanneld is running")
+    assert asked(host, "/healthz", method="POST", name="some.host.example") == (200, b"flanneld is running")
     assert asked(host, "/readyz") == (503, b"flanneld is not ready yet")
     waiting = status(control(host))
     assert waiting.agent.phase == "waiting"
@@ -324,6 +324,8 @@ def test_the_page_is_served_to_this_host_where_it_is_asked_for(pair: Pair) -> No
     assert policy.startswith("default-src 'none'")
     assert page(pair.one, "/page.js")[0] == 200
     assert page(pair.two, "/")[0] == 404
+    # A browser that a site on the Internet has sent to 127.0.0.1.
+    assert asked(pair.one, "/status", STATUS, name="evil.example")[0] == 421
     outside = (
         f"import socket; s = socket.socket(); raise SystemExit(s.connect_ex(('{pair.one.address}', {STATUS})) == 0)"
     )
