@@ -69,6 +69,7 @@ def test_every_metric_is_looked_at_or_is_a_detail() -> None:
         # The sum of two others; of one peer; of the agent itself.
         *("flannel_kernel_items_wanted", "flannel_peer_heard_timestamp_seconds", "process_open_fds"),
         *("flannel_peer_transmit_packets_total", "flannel_peer_receive_packets_total"),
+        "flannel_peer_dropped_packets_total",
     }
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from pyflannel.linux import genetlink, links, wireguard
@@ -31,6 +32,8 @@ class Traffic:
     rx_bytes: int
     tx_packets: int | None = None
     rx_packets: int | None = None
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """Packets that went no further, by reason, where somebody tells."""
 
 
 def through(dev: str, netns: Netns = None) -> Traffic | None:

@@ -208,6 +208,7 @@ def _peer(
         rx_bytes=got,
         tx_packets=sent_packets,
         rx_packets=got_packets,
+        drops={} if passed is None else dict(passed.drops),
     )
 
 

@@ -177,6 +177,8 @@ class PeerPart:
     rx_bytes: int | None = None
     tx_packets: int | None = None
     rx_packets: int | None = None
+    drops: Counts = field(default_factory=dict)
+    """Packets that went no further, by reason (udp)."""
 
 
 @dataclass(frozen=True, slots=True)

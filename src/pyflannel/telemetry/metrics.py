@@ -71,6 +71,12 @@ def _of_peers(name: str) -> Reading:
     return reading
 
 
+def _drops(measured: Measured) -> Iterator[Sample]:
+    for peer in measured.document.peers:
+        for reason, packets in sorted(peer.drops.items()):
+            yield (_peer(peer), reason), packets
+
+
 def _of_devices(name: str) -> Reading:
     read: Callable[[DevicePart], Number | None] = attrgetter(name)
 
@@ -210,6 +216,13 @@ READINGS: Final[tuple[tuple[Family, Reading], ...]] = (
     _counter("flannel_peer_transmit_packets_total", "Packets sent to a peer (udp).", _of_peers("tx_packets"), "peer"),
     _counter(
         "flannel_peer_receive_packets_total", "Packets received from a peer (udp).", _of_peers("rx_packets"), "peer"
+    ),
+    _counter(
+        "flannel_peer_dropped_packets_total",
+        "Packets to or from a peer that went no further, by reason (udp).",
+        _drops,
+        "peer",
+        "reason",
     ),
     _counter(
         "flannel_device_transmit_bytes_total", "Octets sent through a tunnel device.", _of_devices("tx_bytes"), "device"

@@ -1,7 +1,7 @@
 """What has passed through our devices, and to each peer where somebody counts that.
 
 vxlan, ipip and host-gw leave counting to the kernel, which does so for whole devices.  WireGuard counts octets for each
-peer, and the forwarder of the udp backend packets too.
+peer, and the forwarder of the udp backend packets too, and those it dropped.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def _of_forwarders(network: Network, directory: Path) -> dict[Subnet, Traffic]:
                 continue
             with remote:
                 for end, had in remote.statistics().peers:
+                    drops = {str(reason): packets for reason, packets in had.drops.items()}
                     counted[end.address, end.port] = Traffic(
-                        had.bytes_out, had.bytes_in, had.packets_out, had.packets_in
+                        had.bytes_out, had.bytes_in, had.packets_out, had.packets_in, drops
                     )
     found: dict[Subnet, Traffic] = {}
     for subnet in tuple(network.table.leases):

@@ -15,7 +15,9 @@ from pyflannel.telemetry.document import Document, KernelPart
 from pyflannel.telemetry.metrics import FAMILIES, Measured, expose
 from tests.support.status import NOW, PEER, TROUBLE, USAGE, document, watched
 
-LOST = replace(PEER, subnet="10.2.9.0/24", state="unreachable", rtt=None, loss=1.0, tx_bytes=7, rx_packets=0)
+LOST = replace(
+    PEER, subnet="10.2.9.0/24", state="unreachable", rtt=None, loss=1.0, tx_bytes=7, rx_packets=0, drops={"ttl": 3}
+)
 
 
 def measured(said: Document | None = None) -> Measured:
@@ -57,6 +59,8 @@ def sample(what: Measured, name: str, labels: Mapping[str, str] | None = None) -
         ("flannel_peer_mtu_bytes", {"peer": "10.2.41.0/24"}, 1450),
         ("flannel_peer_transmit_bytes_total", {"peer": "10.2.9.0/24"}, 7),
         ("flannel_peer_receive_packets_total", {"peer": "10.2.9.0/24"}, 0),
+        ("flannel_peer_dropped_packets_total", {"peer": "10.2.9.0/24", "reason": "ttl"}, 3),
+        ("flannel_peer_dropped_packets_total", {"peer": "10.2.41.0/24"}, None),
         ("flannel_device_transmit_bytes_total", {"device": "flannel.1"}, 1000),
         ("flannel_device_receive_packets_total", {"device": "flannel.1"}, 20),
         ("flannel_kernel_items_wanted", {"kind": "Route"}, 1),

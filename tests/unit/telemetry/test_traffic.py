@@ -20,6 +20,7 @@ from pyflannel.telemetry import traffic
 from pyflannel.tunnel import control
 from pyflannel.tunnel.counters import Counters
 from pyflannel.tunnel.messages import Statistics
+from pyflannel.tunnel.packet import Drop
 from pyflannel.tunnel.peers import Endpoint
 from pyflannel.wireguard import PublicKey, WireguardPeer
 from tests.support.builders import backend, config, subnet, view, vxlan_lease
@@ -87,7 +88,7 @@ class Forwarder:
         pass
 
     def statistics(self) -> Statistics:
-        counted = Counters(packets_out=1, bytes_out=100, packets_in=2, bytes_in=200)
+        counted = Counters(packets_out=1, bytes_out=100, packets_in=2, bytes_in=200, drops={Drop.TTL: 3})
         return Statistics(((Endpoint(IPv4Address("172.16.41.132"), 8285), counted),), False, Counters())
 
 
@@ -104,7 +105,7 @@ def test_the_forwarder_counts_by_host_and_of_several_subnets_there_the_first_has
     one, twin = lease("10.2.41.0/24", "172.16.41.132"), lease("10.2.43.0/24", "172.16.41.132")
     known = network("udp", one, twin, lease("10.2.42.0/24", "172.16.41.133"))
     assert any(isinstance(item, Forwarding) for item in known.items_of(one.subnet))
-    assert asyncio.run(traffic.of_peers(known, tmp_path)) == {one.subnet: Traffic(100, 200, 1, 2)}
+    assert asyncio.run(traffic.of_peers(known, tmp_path)) == {one.subnet: Traffic(100, 200, 1, 2, {"ttl": 3})}
     assert asked == [tmp_path / "flannel0.sock"]
 
 
