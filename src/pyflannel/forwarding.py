@@ -235,7 +235,8 @@ class Forwarders:
             while (process := listener(path)) is not None:
                 log.error("Killing the forwarder of %s, which does not answer", dev)
                 try:
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
                     ending = select.poll()
                     ending.register(process, select.POLLIN)
                     if not ending.poll(END_PATIENCE_MS):

@@ -53,9 +53,9 @@ BRISK: Final = 4.0
 RETRY_SHARE: Final = 400.0
 """Audits for the sake of what failed are so many times further apart than one takes."""
 SAID_AT_ONCE: Final = 5
+"""How many failures of one pass are worth a line each."""
 MANY: Final = 100
 """Failures among which the first few are looked for."""
-"""How many failures of one pass are worth a line each."""
 SILENT: Final = (WireguardDevice, WireguardPeer, Forwarder)
 """Items of whose end nobody tells: a forwarder that dies is heard of, one that hangs is not."""
 
