@@ -309,15 +309,16 @@ class Book:
             return None
         return self._outlook.host.get(line.host.version)
 
-    def sights(self, now: float, wall: float) -> dict[Subnet, Sight]:
-        """What is known of each peer; ``wall`` is the Unix time at ``now``."""
+    def sights(self, now: float, wall: float, of: Iterable[Subnet] | None = None) -> dict[Subnet, Sight]:
+        """What is known of each peer, or of those of ``of`` that are peers; ``wall`` is the Unix time at ``now``."""
         outlook = self._outlook
         cut_off = self.cut_off(now)
         if outlook is None:
             return {}
         return {
             subnet: worst([self._sight(line.key, wall - now, cut_off) for line in lines])
-            for subnet, lines in outlook.lines.items()
+            for subnet in (outlook.lines if of is None else of)
+            if (lines := outlook.lines.get(subnet)) is not None
         }
 
     def _sight(self, key: Key, ahead: float, cut_off: bool) -> Sight:

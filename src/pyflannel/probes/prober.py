@@ -16,7 +16,7 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
@@ -92,9 +92,9 @@ class Prober:
         self._stale = True
         self._stir.set()
 
-    def sights(self) -> dict[Subnet, Sight]:
-        """What is known of each peer."""
-        return self._book.sights(asyncio.get_running_loop().time(), self._now())
+    def sights(self, of: Iterable[Subnet] | None = None) -> dict[Subnet, Sight]:
+        """What is known of each peer, or of those of ``of`` that are peers."""
+        return self._book.sights(asyncio.get_running_loop().time(), self._now(), of)
 
     async def ask(self, subnet: Subnet, question: bytes) -> bytes:
         """What the agent of a peer answers to ``question``; ``NoAnswer`` if it does not.

@@ -335,6 +335,12 @@ def test_who_leaves_is_forgotten_with_all_that_is_said_of_it() -> None:
     assert world.book.empty
 
 
+def test_what_is_asked_of_a_few_peers_is_told_of_those_that_are_peers() -> None:
+    world = healthy(3)
+    sights = world.book.sights(world.now, world.now, (subnet(2), subnet(77)))
+    assert sights == {subnet(2): world.sight(2)}
+
+
 def test_a_peer_on_another_host_is_a_peer_we_know_nothing_of() -> None:
     world = healthy(2)
     world.look(replace(line(1), host=host(77)), line(2))
