@@ -158,6 +158,7 @@ class Agent:
             tasks.create_task(self._companions.run(), name="companions")
             tasks.create_task(self._reconciler.run(), name="reconcile")
             tasks.create_task(self._reconciler.patrol(), name="patrol")
+            tasks.create_task(self._reconciler.reclaim(), name="reclaim")
             tasks.create_task(self._follow_host(), name="host")
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._guard.run(self._settings.iptables_resync), name="firewall")

@@ -21,16 +21,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from pyflannel.conditions import KERNEL_REFUSES, KERNEL_UNREADABLE
-from pyflannel.diff import Op, Put, device, diff, must_rebuild, satisfies
+from pyflannel.diff import Op, Put, device, diff, satisfies
 from pyflannel.durations import Durations
 from pyflannel.health import Health
-from pyflannel.linux.kernel import AlreadyThere, Kernel, KernelError, Report
+from pyflannel.linux.kernel import Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
+from pyflannel.patience import BACKOFF, BRISK, Patience, makes_device
 from pyflannel.state import Forwarder, Item, Key, Link, Scope, State
 from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
@@ -46,16 +46,14 @@ AUDIT_EVERY: Final = 300.0
 """Seconds between audits when nothing asks for one."""
 PATROL_EVERY: Final = 4.0
 """Seconds between looks at the few things of which the kernel sends no event."""
-BACKOFF: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Seconds before an item is tried again after its 1st, 2nd, … failure in a row, at the most."""
-BRISK: Final = 4.0
-"""Where an audit takes so little time that it may be done every so many seconds, nothing waits for longer."""
+RECLAIM_EVERY: Final = 1.0
+"""Seconds between attempts to put what somebody else's object is in the place of."""
+RECLAIMED: Final = 64
+"""So many of them at a time: a few thousand refusals a second would be a burden."""
 RETRY_SHARE: Final = 400.0
 """Audits for the sake of what failed are so many times further apart than one takes."""
 SAID_AT_ONCE: Final = 5
-"""How many failures of one pass are worth a line each."""
-MANY: Final = 100
-"""Failures among which the first few are looked for."""
+"""How many repairs of one pass are told one by one."""
 SILENT: Final = (WireguardDevice, WireguardPeer, Forwarder)
 """Items of whose end nobody tells: a forwarder that dies is heard of, one that hangs is not."""
 
@@ -97,10 +95,12 @@ class Reconciler:
         jitter: Callable[[], float],
         clock: Callable[[], float],
         health: Health | None = None,
+        repaired: Callable[[], object] = lambda: None,
     ) -> None:
         """Write through ``kernel``.
 
-        ``jitter`` gives numbers in [0, 1) that spread the audits of many hosts; ``clock`` counts seconds.
+        ``jitter`` gives numbers in [0, 1) that spread the audits of many hosts; ``clock`` counts seconds; ``repaired``
+        is called when something was put right that no lease had asked for just then.
         """
         self.complete = False
         """Set once the store was listed: from then on audits also delete what is ours and not wanted."""
@@ -115,9 +115,10 @@ class Reconciler:
         """What made it dirty, if it is."""
         self._woken = asyncio.Event()
         """Who waits for the next audit is to reckon anew when that is."""
-        self._patience = _Patience(clock)
+        self._patience = Patience(clock)
         self._next_audit = clock() + self._pause()
         self._health = health or Health()
+        self._repaired = repaired
 
     @property
     def wanted(self) -> Mapping[Key, Item]:
@@ -133,7 +134,7 @@ class Reconciler:
         """Set the whole desired state, to be brought about by the next audit, which tries all that failed before."""
         self._want = {item.key: item for item in items}
         self.scope = scope
-        self._patience = _Patience(self._clock)
+        self._patience = Patience(self._clock)
 
     def mark_dirty(self, why: Reason = Reason.EVENT) -> None:
         """Ask for an audit soon; of several reasons the first one counts."""
@@ -181,7 +182,7 @@ class Reconciler:
             return False
         self._health.clear(KERNEL_UNREADABLE, said="The kernel's state can be read again")
         log.debug("Audit: %d operations done, %d failed", len(report.done), len(report.failed))
-        _tell_done(report.done)
+        self._tell_done(report.done)
         return True
 
     async def run(self) -> None:
@@ -196,17 +197,9 @@ class Reconciler:
             await asyncio.sleep(SHARE * (self._clock() - began))
 
     async def patrol(self) -> None:
-        """Look every few seconds at what can change without the kernel telling anybody, for ever.
-
-        So can a slot become free which somebody else's route had taken, on a device of theirs.
-        """
+        """Look every few seconds at what can change without the kernel telling anybody, for ever."""
         while True:
             await asyncio.sleep(PATROL_EVERY)
-            if taken := [Put(self._want[key]) for key in self._patience.taken if key in self._want]:
-                async with self._pass:
-                    done = (await self._apply(taken[:SLICE])).done
-                self._count(done, Reason.RETRY)
-                _tell_done(done)
             devices = frozenset(
                 name
                 for name in self.scope.devices
@@ -222,6 +215,19 @@ class Reconciler:
                 continue
             if self._has_strayed(held, silent):
                 self.mark_dirty(Reason.PATROL)
+
+    async def reclaim(self) -> None:
+        """Put what belongs where somebody else's object was, as soon as that is gone, for ever.
+
+        A route of theirs goes with a device of theirs, of which we hear nothing.
+        """
+        while True:
+            await asyncio.sleep(RECLAIM_EVERY)
+            if taken := [Put(self._want[key]) for key in self._patience.taken if key in self._want]:
+                async with self._pass:
+                    done = (await self._apply(taken[:RECLAIMED])).done
+                self._count(done, Reason.RETRY)
+                self._tell_done(done)
 
     def _has_strayed(self, held: Mapping[Key, Item], silent: Iterable[Key]) -> bool:
         """Whether something is not as we want it.  What could not be put is tried again when its turn comes.
@@ -246,6 +252,15 @@ class Reconciler:
         if why is not Reason.START:
             self.tally.repairs.update((why, type(op.item).__name__) for op in done)
 
+    def _tell_done(self, done: Sequence[Op]) -> None:
+        """Say what was put right."""
+        if not done:
+            return
+        said = "; ".join(spell(op) for op in done[:SAID_AT_ONCE])
+        more = f"; and {len(done) - SAID_AT_ONCE} more" if len(done) > SAID_AT_ONCE else ""
+        log.info("Put right in the kernel: %s%s", said, more)
+        self._repaired()
+
     async def _due(self) -> Reason:
         """Wait until something is dirty, something failed is to be tried again, or the usual time has passed."""
         while not self._dirty.is_set() and (left := min(self._next_audit, self._patience.ends()) - self._clock()) > 0:
@@ -268,92 +283,13 @@ class Reconciler:
             self.tally.writes.note(self._clock() - began)
             done += report.done
             failed += report.failed
-            missing |= {device(op.item) for op, _ in report.failed if _makes_device(op)}
+            missing |= {device(op.item) for op, _ in report.failed if makes_device(op)}
             await asyncio.sleep(0)
         self._patience.learn(done, failed)
         if failed:
             self._woken.set()
         self._health.set_all(KERNEL_REFUSES, self._patience.complaints())
         return Report(tuple(done), tuple(failed))
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Of an item that could not be put or cut."""
-
-    times: int
-    """In a row."""
-    until: float
-    """When to try again."""
-    error: KernelError
-
-
-class _Patience:
-    """Which items failed, and when each is to be tried again."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._waiting: dict[Key, _Failure] = {}
-        self.longest = BRISK
-        """Nothing waits for more seconds than that."""
-        self.taken: dict[Key, None] = {}
-        """Items whose slot somebody else's object fills, the one that was tried longest ago first."""
-
-    def learn(self, done: Iterable[Op], failed: Iterable[tuple[Op, KernelError]]) -> None:
-        """Take in what became of a pass."""
-        for op in done:
-            self._waiting.pop(op.item.key, None)
-            self.taken.pop(op.item.key, None)
-        for op, error in failed:
-            self.taken.pop(op.item.key, None)
-            if isinstance(op, Put) and isinstance(error, AlreadyThere):
-                self.taken[op.item.key] = None
-            times = self._waiting[op.item.key].times if op.item.key in self._waiting else 0
-            until = self._clock() + min(BACKOFF[min(times, len(BACKOFF) - 1)], self.longest)
-            self._waiting[op.item.key] = _Failure(times + 1, until, error)
-
-    def leave_out(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """``ops`` without those whose time has not come, and without what is on a device whose time has not."""
-        if not self._waiting:
-            return ops
-        making = {device(op.item): op.item.key for op in ops if _makes_device(op)}
-        # What no pass asks for any more has come right by itself, or is wanted no longer; and what failed on a device
-        # that was not there may well succeed once it is.
-        asked = {op.item.key for op in ops if device(op.item) not in making} | set(making.values())
-        self._waiting = {key: entry for key, entry in self._waiting.items() if key in asked}
-        self.taken = {key: None for key in self.taken if key in asked}
-        now = self._clock()
-        early = {key for key, failure in self._waiting.items() if failure.until > now}
-        missing = {name for name, key in making.items() if key in early}
-        return [op for op in ops if op.item.key not in early and device(op.item) not in missing]
-
-    def has(self, key: Key) -> bool:
-        """Whether this item failed and waits."""
-        return key in self._waiting
-
-    def failing(self) -> dict[Key, str]:
-        """What failed and waits, and what came back."""
-        return {key: str(failure.error) for key, failure in self._waiting.items()}
-
-    def ends(self) -> float:
-        """When the first of them is to be tried again; never if nothing failed."""
-        return min((failure.until for failure in self._waiting.values()), default=float("inf"))
-
-    def complaints(self) -> dict[str, str]:
-        """What fails, in words; of very much a part, and how much more there is."""
-        texts = sorted({str(failure.error) for failure in islice(self._waiting.values(), MANY)})
-        said = {text: f"The kernel refused: {text}" for text in texts[:SAID_AT_ONCE]}
-        if (more := len(self._waiting) - len(said)) > 0:
-            said["more"] = f"The kernel refused {more} more operations"
-        return said
-
-
-def _tell_done(done: Sequence[Op]) -> None:
-    """Say what was put right."""
-    if done:
-        said = "; ".join(spell(op) for op in done[:SAID_AT_ONCE])
-        more = f"; and {len(done) - SAID_AT_ONCE} more" if len(done) > SAID_AT_ONCE else ""
-        log.info("Put right in the kernel: %s%s", said, more)
 
 
 def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:
@@ -367,8 +303,3 @@ def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:
     for part in (ops[:devices], ops[devices:]):
         for start in range(0, len(part), SLICE):
             yield part[start : start + SLICE]
-
-
-def _makes_device(op: Op) -> bool:
-    """Whether a device is there only if this succeeds; one that is merely changed is there anyway."""
-    return isinstance(op, Put) and isinstance(op.item, Link) and (op.old is None or must_rebuild(op.item, op.old))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pyflannel.diff import Cut, Op, device, diff, must_rebuild
 from pyflannel.lease.model import Changes, Lease
-from pyflannel.reconcile import BACKOFF, BRISK, SETTLE, Reconciler
+from pyflannel.patience import BACKOFF, BRISK
+from pyflannel.reconcile import SETTLE, Reconciler
 from pyflannel.state import Item, Key, Link, Neighbour, State, Sysctl
 from tests.support.fake_kernel import FakeKernel, holding, no_fault
 from tests.support.kernel_plans import SCOPE, kernel_with, lacking, states, surplus

@@ -14,7 +14,8 @@ import pytest
 from pyflannel.diff import Cut, Op, Put
 from pyflannel.lease.model import Lease
 from pyflannel.linux.kernel import KernelError
-from pyflannel.reconcile import AUDIT_EVERY, BACKOFF, BRISK, PATROL_EVERY, Reason, Reconciler
+from pyflannel.patience import BACKOFF, BRISK
+from pyflannel.reconcile import AUDIT_EVERY, RECLAIM_EVERY, RECLAIMED, Reason, Reconciler
 from pyflannel.state import FdbEntry, Item, Key, Likeness, Link, Mac, Route, Scope, State, Sysctl
 from tests.support.builders import OTHER_MAC, backend, underlay, view, vxlan_lease
 from tests.support.fake_kernel import FakeKernel, Hardware
@@ -35,7 +36,12 @@ class Bench:
 
     def __init__(self) -> None:
         self.kernel = FakeKernel(Hardware("ens33"))
-        self.reconciler = Reconciler(self.kernel, jitter=lambda: 0.5, clock=asyncio.get_running_loop().time)
+        self.repairs: list[float] = []
+        """When something was put right."""
+        clock = asyncio.get_running_loop().time
+        self.reconciler = Reconciler(
+            self.kernel, jitter=lambda: 0.5, clock=clock, repaired=lambda: self.repairs.append(clock())
+        )
         self.reconciler.want(SELF, SCOPE)
         self.reconciler.complete = True
 
@@ -230,12 +236,12 @@ def test_marking_dirty_brings_an_audit_at_once() -> None:
 
 
 def patrolled(scenario: Callable[[Bench], Coroutine[object, object, None]]) -> None:
-    """Run ``scenario`` while audits and patrol go on, over a kernel that holds all it should."""
+    """Run ``scenario`` while all lanes are open, over a kernel that holds all it should."""
 
     async def run(bench: Bench) -> None:
         await bench.reconciler.audit()
         async with asyncio.TaskGroup() as tasks:
-            lanes = [bench.reconciler.run(), bench.reconciler.patrol()]
+            lanes = [bench.reconciler.run(), bench.reconciler.patrol(), bench.reconciler.reclaim()]
             running = [tasks.create_task(lane, name="lane") for lane in lanes]
             await scenario(bench)
             for lane in running:
@@ -268,8 +274,38 @@ def test_a_route_takes_its_slot_as_soon_as_somebody_elses_route_has_left_it() ->
             assert theirs in bench.kernel.items
             assert route not in bench.kernel.items
             bench.kernel.remove(theirs)
-            await asyncio.sleep(PATROL_EVERY + 0.1)
+            await asyncio.sleep(RECLAIM_EVERY + 0.1)
             assert bench.holds(*peer_items(PEER))
+
+    patrolled(scenario)
+
+
+def test_of_thousands_of_slots_that_are_taken_a_few_are_asked_for_at_a_time_and_each_in_its_turn() -> None:
+    route = next(item for item in peer_items(PEER) if isinstance(item, Route))
+    routes = [replace(route, metric=number) for number in range(2 * RECLAIMED)]
+
+    async def scenario(bench: Bench) -> None:
+        bench.kernel.fault = lambda op: errno.EEXIST if isinstance(op.item, Route) else None
+        await bench.reconciler.replan((), routes)
+        asked = len(bench.kernel.log)
+        lane = asyncio.ensure_future(bench.reconciler.reclaim())
+        await asyncio.sleep(2 * RECLAIM_EVERY + 0.1)
+        lane.cancel()
+        tried = bench.kernel.log[asked:]
+        assert len(tried) == len(set(tried)) == len(routes)
+
+    with_bench(scenario)
+
+
+def test_what_is_put_right_is_told_and_what_a_lease_has_asked_for_is_not() -> None:
+    async def scenario(bench: Bench) -> None:
+        told = len(bench.repairs)
+        await bench.reconciler.replan((), peer_items(PEER))
+        assert len(bench.repairs) == told
+        bench.kernel.apply([Cut(item) for item in peer_items(PEER) if isinstance(item, Route)])
+        bench.reconciler.mark_dirty()
+        await asyncio.sleep(1)
+        assert len(bench.repairs) == told + 1
 
     patrolled(scenario)
 
