@@ -25,8 +25,8 @@ from tests.support.pair import Host
 PATIENCE: Final = 30.0
 """Seconds."""
 
-QUESTION_EVERY: Final = 2.0
-"""Seconds between two traces: more often than that no agent answers in the long run."""
+QUESTIONS: Final = (0.2, 0.4, 0.8, 1.6, 2.0)
+"""Seconds between one trace and the next, and the next: more often than that no agent answers in the long run."""
 
 Deed = Mapping[str, str] | Callable[[], object]
 """Shell scripts by where they run (``one``, ``two``, ``one.container``, ...), or anything else."""
@@ -131,7 +131,7 @@ def awaited(ends: Ends, told: Told, what: str) -> Times:
         return inquiry.until("the agents say", lambda: (conditions(one), conditions(two)), agents)
 
     with ThreadPoolExecutor(3) as pool:
-        trace = pool.submit(inquiry.until, "the trace says", lambda: traced(one, two), told.trace, QUESTION_EVERY)
+        trace = pool.submit(inquiry.until, "the trace says", lambda: traced(one, two), told.trace, QUESTIONS)
         heard = by_agents()
         # The doctor says what the agents say as well: before them there is no use in asking.
         wanted = (_findings(told.doctor, told.conditions), _findings(told.doctor_there, told.conditions_there))
@@ -150,13 +150,15 @@ class _Inquiry:
         """``what`` is there from now on."""
         self._what, self._began = what, time.monotonic()
 
-    def until(self, who: str, question: Callable[[], object], wanted: object, pause: float = 0.0) -> float:
-        """How many seconds it took; between two questions there is a ``pause``."""
+    def until(
+        self, who: str, question: Callable[[], object], wanted: object, pauses: tuple[float, ...] = (0.0,)
+    ) -> float:
+        """How many seconds it took; between two questions there is a pause, and the last of ``pauses`` ever after."""
         said: list[object] = []
 
         def is_right() -> bool:
             if said:
-                time.sleep(pause)
+                time.sleep(pauses[min(len(said), len(pauses)) - 1])
             said.append(question())
             return said[-1] == wanted
 
