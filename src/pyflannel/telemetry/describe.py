@@ -159,13 +159,15 @@ def _by_kind(keys: Iterable[Key]) -> dict[str, int]:
 
 async def _peers(parts: Parts, directory: Path) -> tuple[PeerPart, ...]:
     passed = await traffic.of_peers(parts.network, directory)
-    failing, ignored, sights = parts.reconciler.failing, parts.network.ignored, parts.sights()
+    network, failing, ignored = parts.network, parts.reconciler.failing, parts.network.ignored
+    leases = [lease for lease in network.table.leases.values() if lease.subnet != network.view.own]
     found: list[PeerPart] = []
-    for number, lease in enumerate(tuple(parts.network.table.leases.values())):
-        if number % PORTION == 0:
-            await asyncio.sleep(0)
-        if lease.subnet != parts.network.view.own:
-            stands = _state(parts.network, lease.subnet, failing, ignored)
+    for start in range(0, len(leases), PORTION):
+        await asyncio.sleep(0)
+        portion = leases[start : start + PORTION]
+        sights = parts.sights([lease.subnet for lease in portion])
+        for lease in portion:
+            stands = _state(network, lease.subnet, failing, ignored)
             found.append(_peer(parts, lease, stands, sights.get(lease.subnet), passed.get(lease.subnet)))
     return tuple(found)
 

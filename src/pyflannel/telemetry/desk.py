@@ -6,7 +6,7 @@ The daemon keeps it up to date; nobody else writes to it.  It outlives the agent
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pyflannel.probes.sight import Sight
 
 
-def no_sights() -> Mapping[Subnet, Sight]:
-    """What is seen of the peers where nobody looks."""
+def no_sights(_of: Iterable[Subnet]) -> Mapping[Subnet, Sight]:
+    """What is seen of peers where nobody looks."""
     return {}
 
 
@@ -54,7 +54,8 @@ class Parts:
     guard: Guard
     publisher: Publisher
     roster: Roster
-    sights: Callable[[], Mapping[Subnet, Sight]] = no_sights
+    sights: Callable[[Iterable[Subnet]], Mapping[Subnet, Sight]] = no_sights
+    """What is seen of these peers."""
     ask: Callable[[Subnet, bytes], Awaitable[bytes]] | None = None
     """Put a question to a peer; ``NoAnswer`` if none comes.  None where nobody is asked anything."""
 

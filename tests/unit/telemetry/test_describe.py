@@ -89,7 +89,7 @@ def test_a_peer_is_told_with_what_is_seen_of_it(tmp_path: Path) -> None:
 
     async def scenario(bench: Bench) -> None:
         await bench.learn(ONE, OTHER)
-        bench.desk.parts = replace(bench.parts, sights=lambda: sights)
+        bench.desk.parts = replace(bench.parts, sights=lambda of: {each: sights[each] for each in of if each in sights})
         peers = by_subnet((await describe(bench.desk)).peers)
         assert peers["10.2.41.0/24"] == PeerPart(
             *("10.2.41.0/24", None, "172.16.41.132", None, "vxlan", "lossy", "3 of 10 lost"),
