@@ -94,7 +94,8 @@ class Agent:
             settings, self._network.ways(), self._kernel, lambda: self._reconciler.mark_dirty(), health
         )
         self._reconciler = Reconciler(
-            self._companions.kernel, self._rng.random, asyncio.get_running_loop().time, health
+            *(self._companions.kernel, self._rng.random, asyncio.get_running_loop().time, health),
+            repaired=lambda: self._lookout.stir(),
         )
         self._publisher = Publisher(Path(settings.subnet_file), subnet_env(settings, self._network), health)
         self._ears = Ears(KernelEvents(muted=[self._kernel.port]), self._reconciler, health)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,16 +40,23 @@ class Lookout:
             return
         await self._told.wait()
         await asyncio.sleep(BEGIN_AFTER)
+        from pyflannel.probes import rows
         from pyflannel.probes.outlook import outlook
         from pyflannel.probes.prober import Prober
         from pyflannel.trace.remote import Respondent
 
         network, run_dir = self._network, Path(self._settings.subnet_file).parent
+        row = rows.Teller(lambda: network.view.own, self.sights, time.monotonic)
+        trace = Respondent(lambda: network, time.monotonic, run_dir)
+
+        async def answer(question: bytes) -> bytes:
+            return row(question) if rows.is_question(question) else await trace(question)
+
         self._prober = Prober(
             lambda known: outlook(network.way(), known),
             self._settings.probe_port,
             self._health,
-            Respondent(lambda: network, time.monotonic, run_dir),
+            answer,
         )
         await self._prober.run()
 
@@ -59,9 +66,14 @@ class Lookout:
         if self._prober is not None:
             self._prober.update()
 
-    def sights(self) -> Mapping[Subnet, Sight]:
-        """What is known of each peer."""
-        return {} if self._prober is None else self._prober.sights()
+    def stir(self) -> None:
+        """Something was put right in the kernel, which may be what kept peers from us."""
+        if self._prober is not None:
+            self._prober.stir()
+
+    def sights(self, of: Iterable[Subnet] | None = None) -> Mapping[Subnet, Sight]:
+        """What is known of each peer, or of those of ``of`` that are peers."""
+        return {} if self._prober is None else self._prober.sights(of)
 
     async def ask(self, subnet: Subnet, question: bytes) -> bytes:
         """What the agent of a peer answers; ``NoAnswer`` if it does not."""

@@ -10,6 +10,8 @@ from itertools import product
 
 import pytest
 
+from pyflannel.lease.model import Subnet
+from pyflannel.probes.rows import MAGIC, Cell, How, answer, read_question
 from pyflannel.telemetry.document import (
     AgentPart,
     ConditionPart,
@@ -23,7 +25,7 @@ from pyflannel.telemetry.document import (
 )
 from tests.support.browser import Browser, Page, opened
 from tests.support.page_stage import Stage, staged
-from tests.support.screenshots import five_hosts
+from tests.support.screenshots import five_hosts, rows
 from tests.support.status import PEER, document
 
 pytestmark = pytest.mark.needs("chromium")
@@ -41,7 +43,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    with staged(five_hosts(time.time())) as stage:
+    with staged(five_hosts(time.time()), ask=rows) as stage:
         yield stage
 
 
@@ -97,12 +99,92 @@ def test_this_host_its_peers_and_the_links_between_them_are_shown(page: Page) ->
         page.run(f"getComputedStyle(document.querySelector('#links > .{each}')).strokeDasharray") for each in links
     }
     assert len(dashes) == 3, "a link says how it is without its colour, too"
-    rows = texts(page, "#peers tbody tr")
-    assert rows[0].startswith("unreachable 10.2.90.0/24 172.16.41.181 100 % 2m")
-    assert rows[0].endswith("does not answer any more")
-    assert "lossy 10.2.65.0/24 172.16.41.156 18.3 ms 23 % 1450" in rows[1]
+    first, second, *_ = texts(page, "#peers tbody tr")
+    assert first.startswith("unreachable 10.2.90.0/24 172.16.41.181 100 % 2m")
+    assert first.endswith("does not answer any more")
+    assert "lossy 10.2.65.0/24 172.16.41.156 18.3 ms 23 % 1450" in second
     assert "fdb entry 4" in page.text("#facts")
     assert "interval 288" in page.text("#facts")
+
+
+ALL_TOLD = """(() => {
+  const rows = [...document.querySelectorAll("#matrix tbody tr")];
+  return rows.length && rows.every((each) => !each.innerText.includes("not asked yet"));
+})()"""
+
+
+def test_who_reaches_whom_is_told_by_every_host_itself(page: Page) -> None:
+    page.until(ALL_TOLD)
+    assert page.text("#shown") == "5 hosts"
+    names = ["10.2.41.0/24", "10.2.65.0/24", "10.2.71.0/24", "10.2.83.0/24", "10.2.90.0/24"]
+    assert texts(page, "#matrix thead th") == names
+    lines = texts(page, "#matrix tbody tr")
+    assert [line.split()[0] for line in lines] == names
+    assert lines[2] == "10.2.71.0/24 172.16.41.131 0.41 18 23 % 1.3 ✕ unreachable"
+    assert lines[4] == "10.2.90.0/24 172.16.41.181 does not tell: no answer comes"
+    # Packets pass from the first to the fourth, and not back.
+    assert "→ arrives, but no answer comes back" in lines[0]
+    assert lines[3].startswith("10.2.83.0/24 172.16.41.174 ✕ unreachable")
+    assert texts(page, "#matrix .self") == [""] * 4
+    assert page.run("[...document.querySelectorAll('#matrix thead th, #matrix tbody th')].every((each) => each.scope)")
+
+
+def test_a_cell_that_one_points_at_is_put_in_words_and_its_row_and_column_stand_out(page: Page) -> None:
+    page.until(ALL_TOLD)
+    assert page.text("#way") == "Point at a cell, or walk there with the arrow keys."
+    place = "document.querySelector('#matrix tbody tr:nth-child(3) td:nth-child(3)').getBoundingClientRect()"
+    page.run("document.querySelector('#matrix').scrollIntoView()")
+    x, y = page.run(f"[{place}.x + 5, {place}.y + 5]")
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    page.until(says("#way", "→"))
+    assert page.text("#way") == "10.2.71.0/24 (172.16.41.131) → 10.2.65.0/24 (172.16.41.156): 18.3 ms, 23 % lost"
+    assert texts(page, "#matrix th.lit") == ["10.2.65.0/24", "10.2.71.0/24 172.16.41.131"]
+    assert count(page, "#matrix td.lit:not(.self)") == 6
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y - 80)
+    page.until(says("#way", "10.2.41.0/24 (172.16.41.132)"))
+    assert page.run("/, \\d+ % lost, \\d+s ago$/.test(document.querySelector('#way').textContent)")
+
+
+def test_a_row_that_is_old_is_faded(page: Page) -> None:
+    page.until(ALL_TOLD)
+    assert count(page, "#matrix .old") == 0
+    page.run("{ const was = Date.now; Date.now = () => was() + 65_000; }")
+    page.until("document.querySelectorAll('#matrix .old').length === 3")
+
+
+def test_a_peer_that_tells_nonsense_alters_nothing_but_its_own_row(browser: Browser) -> None:
+    async def ask(subnet: Subnet, question: bytes) -> bytes:
+        asked = read_question(question)
+        match str(subnet):
+            case "10.2.0.0/24":
+                return b"<img src=x onerror=harmed=1>" * 40
+            case "10.2.1.0/24":
+                return bytes((MAGIC, 1, 2, 200)) + b"\xff" * 1000
+            case "10.2.2.0/24":
+                return answer([Cell(How.ITSELF)] * len(asked))
+            case "10.2.3.0/24":
+                return answer([Cell(How.REACHED, 4000.0, 1.0)] * len(asked))
+        return answer([Cell(How.ITSELF if each == subnet else How.REACHED, 0.001, 0.0) for each in asked])
+
+    crowd = [replace(PEER, subnet=f"10.2.{number}.0/24") for number in range(5)]
+    with staged(document(peers=crowd), ask=ask) as stage, opened(browser, stage.url) as page:
+        page.until(ALL_TOLD)
+        told = [line.split("172.16.41.13")[1][2:] for line in texts(page, "#matrix tbody tr")]
+        assert told == [
+            *["does not tell: its answer is not understood"] * 2,
+            "? not known " * 4 + "? not known",
+            "> 99 s 100 % " * 4 + "> 99 s 100 %",
+            "1.0 " * 4 + "1.0",
+            "1.2 " * 4 + "1.2",
+        ]
+        assert page.run("innerWidth === document.documentElement.scrollWidth")
+        assert page.complaints() == []
+
+
+def test_where_there_are_no_peers_there_is_no_matrix(browser: Browser) -> None:
+    with staged(document(peers=())) as stage, opened(browser, stage.url) as page:
+        page.until("document.querySelector('#live').innerText === 'live'")
+        assert page.run("document.querySelector('#whom').hidden")
 
 
 def test_a_condition_comes_and_goes_while_one_looks(page: Page, stage: Stage) -> None:
@@ -132,7 +214,7 @@ def test_peers_change_come_and_leave_while_one_looks(page: Page, stage: Stage) -
     stage.document = replace(said, peers=(*others, new))
     page.until("document.querySelector('.card').innerText.includes('10.2.7.0/24')")
     assert count(page, ".card") == count(page, "#peers tbody tr") == count(page, "#links > path") == 4
-    assert "10.2.41.0/24" not in page.text("main")
+    page.until("!document.querySelector('main').innerText.includes('10.2.41.0/24')")
 
 
 def test_traffic_is_shown_as_it_passes(page: Page, stage: Stage) -> None:
@@ -200,6 +282,7 @@ def test_on_any_screen_everything_fits_and_can_be_read(browser: Browser, stage: 
     said, trouble = stage.document, replace(TROUBLE, text="y" * 400)
     stage.document = replace(said, peers=(*said.peers, wide), conditions=(*said.conditions, trouble))
     with opened(browser, stage.url) as page:
+        page.until(ALL_TOLD)
         for width, dark in product((320, 390, 768, 1070, 1400), (False, True)):
             page.look(width=width, dark=dark, phone=width < 600)
             page.run("new Promise(requestAnimationFrame)")
@@ -249,7 +332,9 @@ def test_a_thousand_peers_are_summed_up_found_and_redrawn_one_by_one(browser: Br
         assert len(texts(page, ".card")) == 5
         assert count(page, ".cell:not(i)") == 1000
         assert count(page, "#peers tbody tr") == 60
-        assert count(page, "*") < 3000
+        assert texts(page, "#shown") == ["32 of 1,001 hosts: those in trouble first"]
+        assert {"10.0.100.0/24", "10.0.103.0/24", "10.2.71.0/24"} < set(texts(page, "#matrix thead th"))
+        assert count(page, "*") < 3200
 
         page.run("document.querySelector('#search').focus()")
         page.call("Input.insertText", text="172.16.3.201")
@@ -298,18 +383,44 @@ def test_it_is_used_with_the_keyboard_alone(page: Page, stage: Stage) -> None:
     assert page.run("document.activeElement.getAttribute('aria-pressed')") == "true"
 
 
+def test_one_walks_through_the_matrix_with_the_arrow_keys(page: Page) -> None:
+    page.until(ALL_TOLD)
+    page.run("document.querySelector('#matrix [tabindex]').focus()")
+    for key, code, names in (
+        ("ArrowDown", 40, "10.2.71.0/24 10.2.65.0/24"),  # past the diagonal
+        ("ArrowRight", 39, "10.2.71.0/24 10.2.83.0/24"),
+        ("ArrowUp", 38, "10.2.65.0/24 10.2.83.0/24"),
+        ("ArrowLeft", 37, "10.2.65.0/24 10.2.71.0/24"),
+        ("ArrowLeft", 37, "10.2.65.0/24 10.2.41.0/24"),
+        ("ArrowLeft", 37, "10.2.65.0/24 10.2.41.0/24"),
+    ):
+        page.press(key, code)
+        one, other = names.split()
+        page.until(says("#way", f"{one} ("))
+        assert f"→ {other} (" in page.text("#way")
+        assert count(page, "#matrix [tabindex]") == 1
+    for _ in range(3):
+        page.press("ArrowDown", 40)
+    page.until(says("#way", "does not tell: no answer comes"))
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_screen_reader_finds_headings_a_table_and_names(browser: Browser, stage: Stage, width: int) -> None:
     with opened(browser, stage.url, width=width, phone=width < 600) as page:
+        page.until(ALL_TOLD)
         nodes = page.call("Accessibility.getFullAXTree")["nodes"]
     found: dict[str, list[str]] = {}
     for node in nodes:
         if not node["ignored"]:
             found.setdefault(node["role"]["value"], []).append(str(node.get("name", {}).get("value", "")))
-    assert {"host2", "Topology", "Latency and loss", "This host", "Kernel"} <= set(found["heading"])
-    assert found["table"] == ["What this host sees of its peers, one row each"]
-    assert len(found["row"]) == 5
-    assert len(found["columnheader"]) == 9
+    assert {"host2", "Topology", "Who reaches whom", "Latency and loss", "This host", "Kernel"} <= set(found["heading"])
+    assert sorted(found["table"]) == [
+        "Round trips in milliseconds, from the host of a row to that of a column",
+        "What this host sees of its peers, one row each",
+    ]
+    assert len(found["row"]) == 6 + 5
+    assert len(found["columnheader"]) == 5 + 9
+    assert len(found["rowheader"]) == 5
     assert found["searchbox"] == ["Search peers"]
     assert {"banner", "main", "contentinfo", "status"} <= set(found)
     assert all(found["button"])

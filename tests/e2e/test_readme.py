@@ -249,9 +249,10 @@ def test_the_section_about_seeing_works_as_written_where_all_is_well(tmp_path: P
         container = {lease["this_host"]: lease["subnet"].replace(".0/24", ".2") for lease in leases}
         eventually(lambda: "1 reachable" in made.say("flannelctl status || true"), "an answer of the other host")
         asked = [step.replace("10.2.71.2", container[True]).replace("10.2.41.2", container[False]) for step in steps]
-        status, peers, doctor, trace, capture, report = map(made.say, asked)
+        status, peers, matrix, doctor, trace, capture, report = map(made.say, asked)
         assert status.rstrip().endswith("All is well.")
         assert peers.split()[:2] == ["SUBNET", "HOST"]
+        assert len(re.findall(r"^[12] 10\.2\.\d+\.0/24 .*\d", matrix, re.MULTILINE)) == 2
         assert doctor == "nothing found\n"
         assert trace.rstrip().endswith("It arrives, and so does the answer.")
         # What the agents ask one another is there to be seen.

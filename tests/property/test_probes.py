@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyflannel.probes import echo
+from pyflannel.lease.model import Subnet
+from pyflannel.probes import echo, rows
 from pyflannel.probes.errands import Errands
 from pyflannel.probes.pathmtu import Search
 from pyflannel.probes.schedule import MOST, PERIOD
@@ -16,7 +17,7 @@ from pyflannel.probes.sight import Reach
 from pyflannel.probes.tally import Tally
 from pyflannel.probes.track import Means, Path
 from pyflannel.probes.wire import LARGEST_ERRAND, LONGEST_BODY, Arrivals, BadPacket, Kind, Packet, decode, encode
-from tests.support.probe_world import World, end, host, line, question
+from tests.support.probe_world import World, end, host, lease, question, subnet
 
 U32 = st.integers(0, 2**32 - 1)
 arrivals = st.builds(Arrivals, U32, U32)
@@ -42,6 +43,38 @@ def test_any_octets_are_read_or_refused(data: bytes, draw: st.DataObject) -> Non
     for version in (4, 6):
         nonce = echo.reply(version, data)
         assert nonce is None or nonce.to_bytes(8) in data
+
+
+ipv4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(lambda of: IPv4Network(of, strict=False))
+ipv6 = st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 128)).map(lambda of: IPv6Network(of, strict=False))
+subnets = st.builds(Subnet, ipv4, st.none() | ipv6) | st.builds(Subnet, st.none(), ipv6)
+# As they are told: in microseconds and in percent.
+cells = st.builds(
+    rows.Cell,
+    st.sampled_from(rows.How),
+    st.none() | st.integers(0, 2**32 - 2).map(lambda rtt: rtt / 1e6),
+    st.none() | st.integers(0, 100).map(lambda loss: loss / 100),
+)
+asked_rows = st.lists(subnets, max_size=rows.MOST)
+told_rows = st.lists(cells, max_size=rows.MOST)
+
+
+@given(asked_rows, told_rows)
+def test_rows_read_as_they_were_written_and_fit_an_errand(asked: list[Subnet], told: list[rows.Cell]) -> None:
+    question, answer = rows.question(asked), rows.answer(told)
+    assert max(len(question), len(answer)) <= LONGEST_BODY
+    assert rows.read_question(question) == tuple(asked)
+    assert rows.read_answer(answer) == tuple(told)
+
+
+@given(st.one_of(st.binary(max_size=60), asked_rows.map(rows.question), told_rows.map(rows.answer)), st.data())
+def test_any_octets_are_a_row_or_refused_and_what_is_read_is_written_the_same(data: bytes, draw: st.DataObject) -> None:
+    where = draw.draw(st.integers(0, len(data)))
+    data = data[:where] + draw.draw(st.binary(max_size=4)) + data[where + draw.draw(st.integers(0, 4)) :]
+    with contextlib.suppress(rows.BadRow):
+        assert rows.question(rows.read_question(data)) == data
+    with contextlib.suppress(rows.BadRow):
+        assert rows.answer(rows.read_answer(data)) == data
 
 
 @given(packets, st.integers(0, 2 * LARGEST_ERRAND))
@@ -118,7 +151,7 @@ def carry_out(world: World, deed: str, number: int, present: set[int]) -> None:
             present.add(number)
         case _:
             world.run(number)
-    world.look(*(line(each) for each in sorted(present)))
+    world.look(*map(lease, sorted(present)))
     world.run(1)
 
 
@@ -134,7 +167,7 @@ def test_whatever_happens_the_bound_holds_and_all_is_well_in_the_end(seed: int, 
     world.run(130)
     assert world.troubles() == {}
     sights = world.book.sights(world.now, world.now)
-    assert {str(line(number).subnet) for number in present} == {str(each) for each in sights}
+    assert {str(subnet(number)) for number in present} == {str(each) for each in sights}
     assert all(sight.reach is Reach.REACHED and not sight.reason for sight in sights.values())
     times = [time for time, _ in world.sent]
     assert all(sum(start <= time < start + PERIOD for time in times) <= MOST for start in times)

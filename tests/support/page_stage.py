@@ -16,6 +16,7 @@ from pyflannel.telemetry.desk import Desk
 from pyflannel.telemetry.document import Document
 from pyflannel.telemetry.http import Request, Response
 from pyflannel.telemetry.page.routes import routes
+from pyflannel.telemetry.page.rows import Ask
 from pyflannel.telemetry.server import Port, Server
 
 
@@ -33,10 +34,13 @@ class Stage:
 
 
 @contextmanager
-def staged(document: Document, port: int = 0) -> Iterator[Stage]:
-    """Serve the page of an agent that says this for as long as the block takes, at a port that is free unless told."""
+def staged(document: Document, port: int = 0, ask: Ask | None = None) -> Iterator[Stage]:
+    """Serve the page of an agent that says this for as long as the block takes, at a port that is free unless told.
+
+    Its peers answer by ``ask``; without it, nobody asks them.
+    """
     stage = Stage(document, port or free_port())
-    desk, paths = Desk(Settings(), Health()), routes(stage.look)
+    desk, paths = Desk(Settings(), Health()), routes(stage.look, lambda: ask)
 
     async def answer(request: Request) -> Response:
         route = paths.get(request.path)

@@ -12,12 +12,11 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from heapq import heappop, heappush
 from ipaddress import IPv4Address, IPv4Network
 
-from pyflannel.lease.model import Subnet
+from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.probes.book import Book, Question
 from pyflannel.probes.outlook import Line, Outlook
 from pyflannel.probes.prober import QUICK_TICK, TICK
@@ -30,6 +29,7 @@ from pyflannel.state import IPAddress
 OWN = Subnet(IPv4Network("10.2.0.0/24"))
 HERE = IPv4Address("172.16.0.1")
 MTU = 1450
+CARRIER = "UDP port 8472"
 
 
 def subnet(number: int) -> Subnet:
@@ -45,16 +45,25 @@ def end(number: int) -> IPv4Address:
 
 
 @cache
-def line(number: int, *, sure: bool = True, carrier: str = "UDP port 8472") -> Line:
-    """The peer of that number, in IPv4: the very same every time, as of a lease that says nothing new."""
+def line(number: int, *, sure: bool = True, carrier: str = CARRIER) -> Line:
+    """The peer of that number, in IPv4."""
     there = end(number) if sure else end(number) + 1
     return Line(subnet(number), there, host(number), sure, carrier)
 
 
-def outlook(*lines: Line, mtu: int = MTU) -> Outlook:
-    """Who sees these."""
-    ends: dict[int, IPAddress] = {4: end(0)} if all(each.sure for each in lines) else {}
-    return Outlook(OWN, {4: HERE}, ends, mtu, {each.subnet: (each,) for each in lines})
+@cache
+def lease(number: int, *, on: int | None = None, said: str = "") -> Lease:
+    """That of the peer of that number; ``on`` is another one's host, ``said`` anything that its backend may say."""
+    return Lease(subnet(number), Attrs(host(number if on is None else on), None, "vxlan", said))
+
+
+def outlook(*leases: Lease, mtu: int = MTU, sure: bool = True) -> Outlook:
+    """Who sees these, and, unless ``sure``, has no device that they would have as well."""
+    ends: dict[int, IPAddress] = {4: end(0)} if sure else {}
+    peers: dict[IPAddress, Lease] = {
+        each.subnet.ipv4.network_address: each for each in leases if each.subnet.ipv4 is not None
+    }
+    return Outlook(OWN, {4: HERE}, ends, mtu, peers, {4: CARRIER})
 
 
 def question(run: int, number: int) -> Packet:
@@ -70,7 +79,7 @@ class World:
         self.now, self.latency = 1000.0, 0.001
         self.chance = random.Random(seed)
         self.book = Book(self.chance, run=7)
-        self.outlook = outlook(*(line(number) if sure else line(number, sure=False) for number in range(1, peers + 1)))
+        self.outlook = outlook(*map(lease, range(1, peers + 1)), sure=sure)
         self.book.look(self.outlook, self.now)
         self.dead: set[IPAddress] = set()
         """Addresses from which nothing comes back."""
@@ -88,9 +97,9 @@ class World:
         """Which of our questions each address has got."""
         self._under_way: list[tuple[float, int, Callable[[], object]]] = []
 
-    def look(self, *lines: Line, mtu: int = MTU) -> None:
+    def look(self, *leases: Lease, mtu: int = MTU) -> None:
         """These are the peers now."""
-        self.outlook = replace(outlook(*lines, mtu=mtu))
+        self.outlook = outlook(*leases, mtu=mtu)
         self.book.look(self.outlook, self.now)
 
     def run(self, seconds: float) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 
 from pyflannel.conditions import PEER_LOSSY, PEER_UNREACHABLE
 from pyflannel.health import Kind
+from pyflannel.lease.model import Subnet
+from pyflannel.probes.errands import NoAnswer
+from pyflannel.probes.rows import Cell, How, answer, read_question
 from pyflannel.telemetry.document import (
     AgentPart,
     ConditionPart,
@@ -38,8 +41,12 @@ PICTURES: dict[str, dict[str, Any]] = {
     "dark": {"width": 1180, "dark": True},
     "phone": {"width": 390, "height": 844, "phone": True},
 }
-HEIGHT = 1400
-"""At most."""
+HEIGHTS = {"phone": 1912}
+HEIGHT = 1596
+"""Of the others, at most: so much that no panel is cut."""
+FAR, GONE = "10.2.65.0/24", "10.2.90.0/24"
+ONE_WAY = "10.2.41.0/24", "10.2.83.0/24"
+"""Packets arrive from the first at the second, and nothing comes back."""
 
 
 def condition(kind: Kind, subject: str, text: str, since: float) -> ConditionPart:
@@ -87,6 +94,29 @@ def _peer(third: int, now: float, **seen: Any) -> PeerPart:
     return replace(plain, **{"changed": now - 93_000, **seen})
 
 
+async def rows(subnet: Subnet, question: bytes) -> bytes:
+    """What the others say: to the host beyond the bad line packets get lost, and between two they pass one way only."""
+    here = str(subnet)
+    if here == GONE:
+        raise NoAnswer("asked 4 times")
+    chance = random.Random(here)
+
+    def cell(there: str) -> Cell:
+        if there == here:
+            return Cell(How.ITSELF)
+        if there == GONE:
+            return Cell(How.LOST, loss=1.0)
+        if (here, there) == ONE_WAY:
+            return Cell(How.ARRIVES, loss=1.0)
+        if (there, here) == ONE_WAY:
+            return Cell(How.LOST, loss=1.0)
+        if FAR in (here, there):
+            return Cell(How.LOSSY, chance.uniform(0.016, 0.021), chance.choice((0.15, 0.2, 0.25)))
+        return Cell(How.REACHED, chance.uniform(0.0003, 0.0017), 0.0)
+
+    return answer([cell(str(each)) for each in read_question(question)])
+
+
 class Traffic:
     """What passes while the page is open: never the same, and never quite another."""
 
@@ -107,7 +137,7 @@ def main() -> None:
     """Make all of them."""
     with (
         TemporaryDirectory() as profile,
-        staged(five_hosts(time.time())) as stage,
+        staged(five_hosts(time.time()), ask=rows) as stage,
         Browser(Path(profile)) as browser,
         opened(browser, stage.url) as page,
     ):
@@ -117,7 +147,7 @@ def main() -> None:
             page.look(**looks)
             traffic.pass_for(3)
             picture = DOCS / f"page-{name}.png"
-            picture.write_bytes(page.picture(height=HEIGHT))
+            picture.write_bytes(page.picture(height=HEIGHTS.get(name, HEIGHT)))
             subprocess.run(["pngquant", "--strip", "--speed=1", "--force", "--ext=.png", picture], check=True)
 
 

@@ -15,7 +15,7 @@ def events(stream: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def follow(told: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """What a page knows that was told these: a status document, its peers by their subnets."""
+    """What a page knows that was told these: a status document, its peers by their subnets, and rows of the matrix."""
     known: dict[str, Any] = {}
     for name, value in told:
         match name:
@@ -27,6 +27,11 @@ def follow(told: Iterable[tuple[str, Any]]) -> dict[str, Any]:
                 known["peers"] = {key: peer for key, peer in known["peers"].items() if list(key) not in value}
             case "time":
                 assert isinstance(value, float)
+            case "hosts":
+                known["hosts"], known["of"], known["rows"] = value["hosts"], value["of"], {}
+            case "row":
+                assert value["from"] in known["hosts"]
+                known["rows"][tuple(value["from"])] = value
             case _:
                 raise AssertionError(f"no such event: {name}")
     return known

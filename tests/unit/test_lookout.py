@@ -32,7 +32,7 @@ def test_who_does_not_want_it_has_none() -> None:
 def test_nobody_is_asked_before_it_runs(probe: bool, reason: str) -> None:
     made = lookout(probe=probe)
     made.update()
-    assert made.sights() == {}
+    assert made.sights() == made.sights([subnet("10.2.41.0/24")]) == {}
     with pytest.raises(NoAnswer, match=reason):
         run(made.ask(subnet("10.2.41.0/24"), b"?"))
 

@@ -5,50 +5,38 @@ Rules of this file
      ``refused``, ``expire``).  Every moment is given, in seconds of a clock that never steps; chance is passed in.
   2. An answer counts if it bears the nonce of a question and comes from where that was sent.  It counts when it is late
      as well: the peer is there.
-  3. What is the same with everybody is said once.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Protocol
 
-from pyflannel.conditions import (
-    CUT_OFF,
-    ONE_WAY,
-    PATH_MTU_SMALL,
-    PEER_LOSSY,
-    PEER_SILENT,
-    PEER_UNREACHABLE,
-    SUBNET_SILENT,
-    TUNNEL_BLOCKED,
-)
 from pyflannel.health import Kind
 from pyflannel.lease.model import Subnet
-from pyflannel.probes.outlook import Key, Line, Outlook
-from pyflannel.probes.schedule import PERIOD, Budget, Schedule
+from pyflannel.probes import rest
+from pyflannel.probes.outlook import BLIND, Hosts, Key, Line, Outlook
+from pyflannel.probes.schedule import MOST, PERIOD, Budget, Schedule
 from pyflannel.probes.sight import Reach, Sight
-from pyflannel.probes.track import Ask, Means, Path, Track
-from pyflannel.probes.verdict import UNKNOWN, Verdict, judge
+from pyflannel.probes.summary import summed_up
+from pyflannel.probes.track import Ask, Glance, Means, Path, Track
+from pyflannel.probes.verdict import Verdict, judge, untroubled
 from pyflannel.probes.wire import Arrivals, Packet
 from pyflannel.state import IPAddress
 
-KINDS: Final = (
-    *(CUT_OFF, PEER_UNREACHABLE, TUNNEL_BLOCKED, ONE_WAY),
-    *(SUBNET_SILENT, PEER_LOSSY, PATH_MTU_SMALL, PEER_SILENT),
-)
-"""All that a book tells of."""
 LATE: Final = 4.0
 """Seconds for which an answer counts after the question was given up."""
 ARRIVE_PER_SECOND: Final = 50
 """How many of its peers may ask a newcomer in a second, so that it can answer them all."""
+DOUBT_AFTER: Final = 0.2
+"""Seconds from our last question on, after which a peer in doubt about the way from us is given another."""
 SILENCE_OF: Final = 8
 """So many peers, one after another, and nobody in between answers: then it is us."""
 SILENCE_FOR: Final = 3.0
-NAMED_SILENT: Final = 8
-"""Peers that never answered are named one by one if they are no more than this."""
+INSIST_ON: Final = 2
+"""So many peers, with no answer in between, are asked again before others are."""
 
 
 class Chance(Protocol):
@@ -97,13 +85,10 @@ class Book:
         """Those in which we can ask by ICMP echo."""
         self.run = run
         self._chance = chance
-        self._outlook: Outlook | None = None
-        self._tracks: dict[Key, Track] = {}
-        self._verdicts: dict[Key, Verdict] = {}
-        self._hosts: dict[IPAddress, Key] = {}
-        """Whose packets come from which address: of all peers, both their end and their host."""
-        self._shared: dict[IPAddress, list[Key]] = {}
-        """Hosts that several peers name."""
+        self._outlook = BLIND
+        self._hosts = Hosts(())
+        self._tracks: dict[Key, Track | bytes] = {}
+        """Of every line, in the form of ``rest`` while there is nothing to do about it."""
         self._schedule: Schedule[Key] = Schedule()
         self._budget = Budget()
         self._pending: dict[int, _Pending] = {}
@@ -124,32 +109,44 @@ class Book:
     def look(self, outlook: Outlook, now: float) -> None:
         """These are the peers now.  What is known of those that are asked at the same addresses stays."""
         was, self._outlook = self._outlook, outlook
-        same = was is not None and (was.ends, was.host, was.mtu) == (outlook.ends, outlook.host, outlook.mtu)
-        lines = {line.key: line for group in outlook.lines.values() for line in group}
-        for key in [key for key in self._tracks if key not in lines]:
-            self._schedule.drop(key)
-            self._unanswered.discard(key)
-            del self._tracks[key], self._verdicts[key]
-            self._changed |= self._troubled.pop(key, None) is not None
-        spread = len(lines) / ARRIVE_PER_SECOND
-        for key, line in lines.items():
-            known = self._tracks.get(key)
-            if known is None or (known.line is not line and known.line != line):
-                self._tracks[key] = Track(line, outlook.mtu)
-                self._put(key, UNKNOWN)
-            elif same and known.line is line:
+        if outlook is was:
+            return
+        self._hosts = Hosts(outlook.leases.values())
+        for key in [key for key in self._tracks if key not in outlook.leases]:
+            self._forget(key)
+        alike = replace(was, leases=outlook.leases) == outlook
+        spread = len(outlook.leases) / ARRIVE_PER_SECOND
+        for key, lease in outlook.leases.items():
+            if alike and was.leases.get(key) == lease:
                 continue
+            if key not in self._tracks or was.line(key) != outlook.line(key):
+                self._forget(key)
+                self._tracks[key] = rest.UNASKED
+            elif isinstance(known := self._tracks[key], bytes):
+                self._tracks[key] = rest.restart(known)
             else:
-                known.line, known.mtu.device = line, outlook.mtu
+                known.line, known.mtu.device = outlook.line(key), outlook.mtu
                 known.mtu.restart()
             self._hurry(key, now + spread * self._chance.random())
-        named: defaultdict[IPAddress, list[Key]] = defaultdict(list)
-        for key, line in lines.items():
-            if line.host is not None:
-                named[line.host].append(key)
-        self._shared = {host: keys for host, keys in named.items() if len(keys) > 1}
-        self._hosts = {host: keys[-1] for host, keys in named.items()}
-        self._hosts |= {line.end: key for key, line in lines.items()}
+
+    def stir(self, now: float) -> None:
+        """Something was put right here: some of those that are in trouble are asked at once."""
+        for key in list(islice(self._troubled, MOST)):
+            self._hurry(key, now)
+
+    def _forget(self, key: Key) -> None:
+        self._tracks.pop(key, None)
+        self._schedule.drop(key)
+        self._unanswered.discard(key)
+        self._changed |= self._troubled.pop(key, None) is not None
+
+    def _track(self, key: Key) -> Track:
+        """What is known of a line: to be put back by whoever changes something about it."""
+        known = self._tracks[key]
+        return rest.unfold(known, self._outlook.line(key), self._outlook.mtu) if isinstance(known, bytes) else known
+
+    def _put_back(self, track: Track) -> None:
+        self._tracks[track.line.key] = rest.fold(track) if track.resting else track
 
     def busy(self, now: float, within: float) -> bool:
         """Whether there is something in doubt, that is waited for or to be asked within so many seconds."""
@@ -158,22 +155,24 @@ class Book:
 
     def round(self, now: float) -> Iterator[Question]:
         """The questions to send at this moment."""
-        while (left := self._budget.left(now)) and (turn := self._schedule.take(now)) is not None:
-            key, urgent = turn
-            track = self._tracks[key]
-            asks = track.asks(now, key[1] in self.own, key[1] in self.echo)
+        # Where one after another does not answer, the next one tells more than to insist.
+        widely = len(self._unanswered) > INSIST_ON
+        while (left := self._budget.left(now)) and (key := self._schedule.first(now, widely)) is not None:
+            track = self._track(key)
+            asks = track.asks(now, key.version in self.own, key.version in self.echo)
+            if len(asks) > left:
+                return
+            self._schedule.over(key)
             if not asks:
                 self._schedule.put(key, now + PERIOD)
-            elif len(asks) > left:
-                self._schedule.put(key, now - PERIOD, urgent)
-                return
+                continue
             track.begin(asks, now)
+            self._tracks[key] = track
             for ask in asks:
                 self._budget.spend(now)
                 yield self._question(track, ask, now)
 
     def _question(self, track: Track, ask: Ask, now: float) -> Question:
-        assert self._outlook is not None
         line, trail = track.line, track.trail(ask.path)
         through = ask.path is Path.OVERLAY
         target = line.end if through or line.host is None else line.host
@@ -183,6 +182,7 @@ class Book:
         number = 0 if ask.size else trail.number
         question = Question(self._chance.getrandbits(64), ask, target, source, number)
         self._pending[question.nonce] = _Pending(question, track, trail.turn, now, now + track.patience)
+        track.awaited += 1
         return question
 
     def answered(self, nonce: int, means: Means, source: IPAddress, now: float, report: Packet | None = None) -> bool:
@@ -201,6 +201,7 @@ class Book:
         self._answered_at = now
         if track.misses == 0:
             self._break_silence(now)
+        track.awaited -= 1
         self._close(track, now, not pending.over)
         return True
 
@@ -223,22 +224,31 @@ class Book:
                 self._close(pending.track, now, True)
             elif pending.deadline + LATE <= now:
                 del self._pending[nonce]
+                pending.track.awaited -= 1
+                if self._knows(pending.track):
+                    self._put_back(pending.track)
 
     def _close(self, track: Track, now: float, in_turn: bool) -> None:
         """A question is over; after the last of a turn the next turn is arranged."""
-        key = track.line.key
-        if self._tracks.get(key) is not track:
+        if not self._knows(track):
             return
+        key = track.line.key
         track.open -= in_turn
         if in_turn and track.open <= 0:
             urgent, pause = track.urgent, track.pause
             due = now + pause * (1.0 if urgent else 0.9 + 0.2 * self._chance.random())
             self._schedule.put(key, due, urgent)
-        self._judge(key, track)
+        if track.misses == 0 or (track.open <= 0 and not track.outdated):
+            self._judge(track)
+        self._put_back(track)
+
+    def _knows(self, track: Track) -> bool:
+        """Whether it is not one of former times, of a peer that is gone or is asked elsewhere now."""
+        return self._tracks.get(track.line.key) is track
 
     def _grow_silent(self, track: Track) -> None:
         """Who answered the last time does so no more."""
-        if self._tracks.get(track.line.key) is track:
+        if self._knows(track):
             self._unanswered.add(track.line.key)
             if len(self._unanswered) == SILENCE_OF:
                 self._judge_all(self._unanswered)
@@ -251,96 +261,100 @@ class Book:
             return
         for key in was & self._tracks.keys():
             if now - since >= SILENCE_FOR:
-                self._tracks[key].forgive()
+                track = self._track(key)
+                track.forgive()
+                self._put_back(track)
             self._hurry(key, now)
         self._judge_all(was)
 
     def _hurry(self, key: Key, due: float) -> None:
         """Ask it then, unless it is being asked."""
-        track = self._tracks.get(key)
-        if track is not None and track.open <= 0:
+        known = self._tracks[key]
+        if isinstance(known, bytes) or known.open <= 0:
             self._schedule.put(key, due, urgent=True)
 
     def _every(self) -> float:
-        """Seconds between looks at a path that is wide enough: one of all peers is looked at in a period."""
-        return PERIOD * len(self._tracks) * (0.8 + 0.4 * self._chance.random())
+        """Seconds between looks at a path that is wide enough: one of all peers is looked at in a period.
+
+        A little less, so that with a single peer it is due in each of its turns.
+        """
+        return PERIOD * (len(self._tracks) * (0.8 + 0.4 * self._chance.random()) - 0.4)
 
     def whose(self, source: IPAddress) -> Key | None:
         """The peer that has this address; None for a stranger."""
-        return self._hosts.get(source)
+        if (key := self._outlook.at(source)) is not None:
+            return key
+        keys = (key for lease in self._hosts.of(source) for key in self._outlook.keys(lease.subnet))
+        return next((key for key in keys if self._outlook.line(key).host == source), None)
 
     def hail(self, source: IPAddress, path: Path, packet: Packet, now: float) -> tuple[Arrivals, Arrivals] | None:
         """A peer asks us: what to report to it of both ways.  None for a stranger."""
-        key = self._hosts.get(source)
+        key = self.whose(source)
         if key is None:
             return None
-        track = self._tracks[key]
+        track = self._track(key)
         track.hail(path, packet.run, packet.number, now)
-        if track.misses and path is Path.OVERLAY:
+        self._put_back(track)
+        if track.misses if path is Path.OVERLAY else self._is_doubted(track, now):
             self._hurry(key, now)
-            self._judge(key, track)
         return track.overlay.hails.of(packet.run), track.underlay.hails.of(packet.run)
+
+    def _is_doubted(self, track: Track, now: float) -> bool:
+        """Whether a peer that asks us beside the overlay should hear from us through it: it has not for a while."""
+        return track.line.sure and track.overlay.asked + DOUBT_AFTER < now
 
     def _judge_all(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            if (track := self._tracks.get(key)) is not None:
-                self._judge(key, track)
+            if key in self._tracks:
+                self._judge(self._track(key))
 
-    def _judge(self, key: Key, track: Track) -> None:
+    def _judge(self, track: Track) -> None:
         silence = len(self._unanswered) >= SILENCE_OF
-        self._put(key, judge(track, self._here(track.line), silence, track.misses > 0 and self._has_moved(track.line)))
+        verdict = judge(track, self._here(track.line), silence, track.misses > 0 and self._has_moved(track.line))
+        was = self._troubled.pop(track.line.key, None)
+        if verdict.troubles:
+            self._troubled[track.line.key] = verdict
+        self._changed |= (was.troubles if was is not None else ()) != verdict.troubles
 
     def _has_moved(self, line: Line) -> bool:
         """Whether its host is reached by another subnet."""
-        others = self._shared.get(line.host, ()) if line.host is not None else ()
-        subnet, version = line.key
-        named = (self._tracks[key] for key in others if key[0] != subnet and key[1] == version)
-        return any(each.overlay.heard is not None and each.overlay.misses == 0 for each in named)
-
-    def _put(self, key: Key, verdict: Verdict) -> None:
-        self._verdicts[key] = verdict
-        was = self._troubled.pop(key, None) if not verdict.troubles else self._troubled.get(key)
-        if verdict.troubles:
-            self._troubled[key] = verdict
-        self._changed |= (was.troubles if was is not None else ()) != verdict.troubles
+        leases = self._hosts.of(line.host) if line.host is not None else ()
+        keys = {key for lease in leases for key in self._outlook.keys(lease.subnet)} - {line.key}
+        others = (self._track(key) for key in keys if key.version == line.end.version)
+        return any(each.overlay.heard is not None and each.overlay.misses == 0 for each in others)
 
     def _here(self, line: Line) -> IPAddress | None:
-        if self._outlook is None or line.host is None:
-            return None
-        return self._outlook.host.get(line.host.version)
+        return None if line.host is None else self._outlook.host.get(line.host.version)
 
     def sights(self, now: float, wall: float, of: Iterable[Subnet] | None = None) -> dict[Subnet, Sight]:
         """What is known of each peer, or of those of ``of`` that are peers; ``wall`` is the Unix time at ``now``."""
-        outlook = self._outlook
         cut_off = self.cut_off(now)
-        if outlook is None:
-            return {}
-        return {
-            subnet: worst([self._sight(line.key, wall - now, cut_off) for line in lines])
-            for subnet in (outlook.lines if of is None else of)
-            if (lines := outlook.lines.get(subnet)) is not None
-        }
+        outlook, found = self._outlook, dict[Subnet, Sight]()
+        for key in outlook.leases if of is None else [key for subnet in of for key in outlook.keys(subnet)]:
+            subnet, sight = outlook.leases[key].subnet, self._sight(key, wall - now, cut_off)
+            if (other := found.setdefault(subnet, sight)) is not sight:
+                found[subnet] = worst([other, sight])
+        return found
+
+    def _glance(self, key: Key) -> Glance:
+        known = self._tracks[key]
+        return rest.glance(known, key.version in self._outlook.ends) if isinstance(known, bytes) else known.glance
 
     def _sight(self, key: Key, ahead: float, cut_off: bool) -> Sight:
-        track, verdict = self._tracks[key], self._verdicts[key]
-        trail = track.overlay if track.line.sure or track.overlay.heard is not None else track.underlay
+        glance = self._glance(key)
+        verdict = self._troubled.get(key) or untroubled(glance)
         reach, reason = verdict.reach, verdict.reason
-        if cut_off and track.ever:
+        if cut_off and glance.heard is not None:
             reach, reason = Reach.LOST, "no host answers"
-        heard = None if trail.heard is None else trail.heard + ahead
-        return Sight(reach, reason, trail.rtt, trail.loss, track.mtu.best, heard)
+        heard = None if glance.heard is None else glance.heard + ahead
+        return Sight(reach, reason, glance.rtt, glance.loss, glance.mtu, heard)
 
     def cut_off(self, now: float) -> bool:
         """Whether nobody answers that used to."""
-        if len(self._unanswered) >= SILENCE_OF and self._answered_at is not None:
-            return now - self._answered_at >= SILENCE_FOR
-        if len(self._unanswered) < 2:
+        if len(self._unanswered) < 2 or self._answered_at is None or now - self._answered_at < SILENCE_FOR:
             return False
-        known = [key for key, track in self._tracks.items() if track.ever]
-        return len(known) > 1 and all(self._is(key, PEER_UNREACHABLE) for key in known)
-
-    def _is(self, key: Key, kind: Kind) -> bool:
-        return any(each is kind for each, _ in self._verdicts[key].troubles)
+        silent = (key in self._unanswered or self._glance(key).heard is None for key in self._tracks)
+        return len(self._unanswered) >= SILENCE_OF or all(silent)
 
     def news(self, now: float) -> bool:
         """Whether ``troubles`` has something else to say than the last time."""
@@ -350,26 +364,13 @@ class Book:
         """Every trouble there is: of each kind the words, by subject."""
         cut_off = self.cut_off(now)
         self._changed, self._was_cut_off = False, cut_off
-        found: dict[Kind, dict[str, str]] = {}
-        for (subnet, _), verdict in self._troubled.items():
-            for kind, text in verdict.troubles:
-                found.setdefault(kind, {}).setdefault(str(subnet), text)
-        if cut_off:
-            found.pop(PEER_UNREACHABLE, None)
-            found.pop(ONE_WAY, None)
-            found[CUT_OFF] = {"": "none of the hosts that used to answer does so any more: is this host cut off?"}
-        if len(blocked := found.get(TUNNEL_BLOCKED, {})) > 1 and not self._anybody():
-            first = next(iter(blocked.values()))
-            found[TUNNEL_BLOCKED] = {"": f"nothing comes through the overlay to any host that answers, as to {first}"}
-        if len(silent := found.get(PEER_SILENT, {})) > NAMED_SILENT:
-            names = ", ".join(list(silent)[:3])
-            text = f"more than {NAMED_SILENT} hosts have never answered, among them those of {names}"
-            found[PEER_SILENT] = {"": text}
-        return found
+        verdicts = ((self._outlook.leases[key].subnet, verdict) for key, verdict in self._troubled.items())
+        return summed_up(verdicts, cut_off, self._anybody)
 
     def _anybody(self) -> bool:
         """Whether any peer's containers are reached."""
-        return any(verdict.reach in (Reach.REACHED, Reach.LOSSY) for verdict in self._verdicts.values())
+        verdicts = (self._troubled.get(key) or untroubled(self._glance(key)) for key in self._tracks)
+        return any(verdict.reach in (Reach.REACHED, Reach.LOSSY) for verdict in verdicts)
 
 
 _BADNESS: Final = {Reach.REACHED: 0, Reach.UNKNOWN: 1, Reach.LOSSY: 2, Reach.LOST: 3}

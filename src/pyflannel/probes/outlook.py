@@ -6,13 +6,16 @@ Rules of this file
   2. Where the backend gives us a device, every peer has one as well, with the first address of its subnet (.0): that is
      sure to answer.  Where it does not (host-gw, alloc), the best there is is .1, which FLANNEL_SUBNET gives to
      Docker's bridge: whether it answers, it has to show.
-  3. A peer whose record says nothing new has the very same lines as before.
+  3. Leases are kept as they are, and lines are made of them when they are needed: there are thousands of peers, and few
+     are asked at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Final, TypeAlias
 
 from pyflannel.backends import direct
@@ -25,8 +28,8 @@ from pyflannel.state import Ipip as IpipSpec
 from pyflannel.state import Vxlan as VxlanSpec
 from pyflannel.wireguard import WireguardDevice
 
-Key: TypeAlias = tuple[Subnet, int]
-"""A peer, and 4 or 6."""
+Key: TypeAlias = IPAddress
+"""What a line is known by: the first address of the peer's subnet.  No two that count overlap (``lease.contest``)."""
 
 _BOTH: Final = (4, 6)
 
@@ -46,7 +49,7 @@ class Line:
     @property
     def key(self) -> Key:
         """What it is known by."""
-        return self.subnet, self.end.version
+        return self.end if self.sure else self.end - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,8 @@ class Outlook:
     """Our end of the overlay, by family, where it is sure to be there."""
     mtu: int = 0
     """What containers may send in one packet."""
-    lines: Mapping[Subnet, tuple[Line, ...]] = field(default_factory=dict)
-    leases: Mapping[Subnet, Lease] = field(default_factory=dict, compare=False)
-    """What the lines were made of."""
+    leases: Mapping[Key, Lease] = field(default_factory=dict)
+    """What each peer says, in every family that we have as well."""
     carrier: Mapping[int, str] = field(default_factory=dict)
     """What carries the overlay's packets, by family."""
     direct_to: Reach = NOBODY
@@ -71,27 +73,65 @@ class Outlook:
     @property
     def networks(self) -> tuple[IPNetwork, ...]:
         """Ours: what comes in for an address there has come through the overlay."""
-        return tuple(net for net in (self.own.ipv4, self.own.ipv6) if net is not None)
+        return tuple(_networks(self.own))
+
+    def keys(self, subnet: Subnet) -> Iterator[Key]:
+        """Those of a peer's lines; none for whoever is no peer."""
+        for net in _networks(subnet):
+            lease = self.leases.get(net.network_address)
+            if lease is not None and lease.subnet == subnet:
+                yield net.network_address
+
+    def at(self, end: IPAddress) -> Key | None:
+        """The line that has this end, if there is one."""
+        key = end if end.version in self.ends or not int(end) else end - 1
+        return key if key in self.leases else None
+
+    def line(self, key: Key) -> Line:
+        """That of a peer."""
+        lease, version = self.leases[key], key.version
+        public = lease.attrs.public_ip if version == 4 else lease.attrs.public_ipv6
+        sure = version in self.ends
+        carried = "" if public is not None and public in self.direct_to else self.carrier.get(version, "")
+        return Line(lease.subnet, key if sure else key + 1, public or lease.attrs.public_ip, sure, carried)
+
+
+BLIND: Final = Outlook(Subnet(IPv4Network((0, 32))))
+"""Before anything has been seen."""
+
+
+class Hosts:
+    """Which peers have which public address."""
+
+    def __init__(self, leases: Iterable[Lease]) -> None:
+        """Those of ``leases``."""
+        every = tuple(leases)
+        self._in_order = {
+            4: sorted((lease for lease in every if lease.attrs.public_ip is not None), key=_ipv4),
+            6: sorted((lease for lease in every if lease.attrs.public_ipv6 is not None), key=_ipv6),
+        }
+
+    def of(self, address: IPAddress) -> list[Lease]:
+        """The leases that name it, some perhaps twice."""
+        leases, place = self._in_order[address.version], _ipv4 if address.version == 4 else _ipv6
+        first = bisect_left(leases, int(address), key=place)
+        return leases[first : bisect_right(leases, int(address), first, key=place)]
 
 
 def outlook(way: Way, known: Outlook | None = None) -> Outlook:
-    """Everything as it is now, on an interface that the network fits through; ``known`` is what it was before."""
+    """Everything as it is now, on an interface that the network fits through.
+
+    ``known`` is what it was before, and is what it is again if nothing has changed.
+    """
     view = way.view
     items = way.backend.self_items(view)
-    mtu = way.backend.mtu(view.underlay)
-    bare = Outlook(view.own, _hosts(view.underlay), _ends(items, view.own), mtu)
-    leases = {subnet: lease for subnet, lease in way.leases.items() if subnet != view.own}
-    carrier = carriers(items)
-    direct_to = view.underlay.on_link if direct.wanted(view.config) else NOBODY
-    was = known if known is not None and (known.ends, known.own) == (bare.ends, bare.own) else bare
-    alike = was.carrier == carrier and was.direct_to == direct_to
-    lines = {
-        subnet: was.lines[subnet]
-        if alike and was.leases.get(subnet) is lease
-        else tuple(_lines(bare, carrier, lease, direct_to))
-        for subnet, lease in leases.items()
-    }
-    return Outlook(bare.own, bare.host, bare.ends, mtu, lines, leases, carrier, direct_to)
+    now = Outlook(
+        *(view.own, _hosts(view.underlay), _ends(items, view.own), way.backend.mtu(view.underlay)),
+        leases=_peers(view.own, way.leases.values()),
+        carrier=carriers(items),
+        direct_to=view.underlay.on_link if direct.wanted(view.config) else NOBODY,
+    )
+    return known if known is not None and known == now else now
 
 
 def carriers(items: tuple[Item, ...]) -> dict[int, str]:
@@ -118,19 +158,26 @@ def _hosts(underlay: Underlay) -> dict[int, IPAddress]:
 
 
 def _ends(items: tuple[Item, ...], own: Subnet) -> dict[int, IPAddress]:
-    ours = {net.network_address for net in (own.ipv4, own.ipv6) if net is not None}
+    ours = {net.network_address for net in _networks(own)}
     addresses = (item.address.ip for item in items if isinstance(item, Address))
     return {address.version: address for address in addresses if address in ours}
 
 
-def _lines(here: Outlook, carrier: Mapping[int, str], lease: Lease, direct_to: Reach) -> Iterator[Line]:
-    for ours, net, public in (
-        (here.own.ipv4, lease.subnet.ipv4, lease.attrs.public_ip),
-        (here.own.ipv6, lease.subnet.ipv6, lease.attrs.public_ipv6),
-    ):
-        if ours is None or net is None:
-            continue
-        sure = net.version in here.ends
-        host = public or lease.attrs.public_ip
-        carried = "" if public is not None and public in direct_to else carrier.get(net.version, "")
-        yield Line(lease.subnet, net.network_address if sure else net[1], host, sure, carried)
+def _peers(own: Subnet, leases: Iterable[Lease]) -> dict[Key, Lease]:
+    ours = {net.version: net.network_address for net in _networks(own)}
+    found = {net.network_address: lease for lease in leases for net in _networks(lease.subnet) if net.version in ours}
+    for first in ours.values():
+        found.pop(first, None)
+    return found
+
+
+def _networks(subnet: Subnet) -> Iterator[IPNetwork]:
+    return (net for net in (subnet.ipv4, subnet.ipv6) if net is not None)
+
+
+def _ipv4(lease: Lease) -> int:
+    return int(lease.attrs.public_ip or 0)
+
+
+def _ipv6(lease: Lease) -> int:
+    return int(lease.attrs.public_ipv6 or 0)

@@ -51,9 +51,14 @@ class Search:
         return self.small and self._high - self._low > 1
 
     @property
+    def settled(self) -> bool:
+        """Whether ``best`` and ``due`` are all there is to say."""
+        return not self.small and not self._failed
+
+    @property
     def doubtful(self) -> bool:
         """Whether there is more to find out at once."""
-        return self.searching or (self._failed > 0 and not self.small)
+        return self.searching or (self._failed > 0 and not self.small) or (self.small and not self.due)
 
     def passed(self, size: int, now: float, every: float) -> None:
         """A packet of ``size`` came through; a wide path is looked at again after ``every`` seconds."""
@@ -81,12 +86,13 @@ class Search:
         self.due, self._failed, self.small = 0.0, 0, False
 
     def _begin(self) -> None:
-        self.small, self.best, self._failed = True, None, 0
+        self.small, self.best, self._failed, self._looks = True, None, 0, 0
         self._low, self._high = self.least, self.device
 
     def _settle(self, now: float) -> None:
         if not self.searching:
-            self.best, self.due = self._low, now + AGAIN
+            # The path may have been mended meanwhile: what the device lets through is tried once more, at once.
+            self.best, self.due = self._low, 0.0
 
     def _look_again(self, now: float) -> None:
         self._looks, self.due = self._looks + 1, now + AGAIN

@@ -26,11 +26,12 @@ from pyflannel.health import Health
 from pyflannel.health import Kind as HealthKind
 from pyflannel.lease.model import Subnet
 from pyflannel.probes import echo, wire
-from pyflannel.probes.book import KINDS, Book, Chance, Question
+from pyflannel.probes.book import Book, Chance, Question
 from pyflannel.probes.errands import Answerer, Errands, NoAnswer
 from pyflannel.probes.outlook import Outlook
 from pyflannel.probes.sight import Sight
 from pyflannel.probes.sockets import Port, Received
+from pyflannel.probes.summary import KINDS
 from pyflannel.probes.track import UDP_HEADERS, Means, Path
 from pyflannel.probes.wire import BadPacket, Kind, Packet
 from pyflannel.state import IPAddress
@@ -92,6 +93,10 @@ class Prober:
         self._stale = True
         self._stir.set()
 
+    def stir(self) -> None:
+        """Something was put right here, which may be what kept peers from us."""
+        self._book.stir(asyncio.get_running_loop().time())
+
     def sights(self, of: Iterable[Subnet] | None = None) -> dict[Subnet, Sight]:
         """What is known of each peer, or of those of ``of`` that are peers."""
         return self._book.sights(asyncio.get_running_loop().time(), self._now(), of)
@@ -137,10 +142,13 @@ class Prober:
             self._open(now)
         self._read_all()
         self._book.expire(now)
-        for question in self._book.round(now):
-            self._send(question, now)
+        self._ask(now)
         if self._book.news(now):
             self._tell(now)
+
+    def _ask(self, now: float) -> None:
+        for question in self._book.round(now):
+            self._send(question, now)
 
     def _look(self, now: float) -> None:
         self._stale, self._looked = False, now
@@ -229,6 +237,9 @@ class Prober:
         if report is not None:
             answer = Packet(Kind.ANSWER, packet.nonce, packet.run, packet.number, *report)
             port.send(wire.encode(answer), received.source, received.destination, received.port)
+        if path is Path.UNDERLAY:
+            # Whoever asks beside the overlay may want to hear from us through it, before it makes up its mind.
+            self._ask(now)
 
     def _is_ours(self, received: Received) -> bool:
         seen, destination = self._seen, received.destination
@@ -262,7 +273,7 @@ class Prober:
         seen = self._seen
         if seen is None:
             return
-        for line in seen.lines.get(subnet, ()):
+        for line in map(seen.line, seen.keys(subnet)):
             for target, sources in ((line.host, seen.host), (line.end, seen.ends)):
                 if target is not None and (port := self._udp.get(target.version)) is not None:
                     yield target, partial(port.send, target=target, source=sources.get(target.version))

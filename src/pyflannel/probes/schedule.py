@@ -37,42 +37,75 @@ class Budget:
         self._spent.append(now)
 
 
+class _Queue(Generic[K]):
+    """Turns that are to come, and those whose turn has come, in that order.
+
+    In a large cluster nearly all wait nearly always, which takes as little room as can be.
+    """
+
+    def __init__(self) -> None:
+        self.to_come: list[tuple[float, int, K]] = []
+        self.waiting: deque[K] = deque()
+        self.void: dict[K, int] = {}
+        """How many times, counted from the front, somebody does not wait any more."""
+
+    def first(self) -> K | None:
+        while self.waiting and (void := self.void.pop(self.waiting[0], 0)):
+            key = self.waiting.popleft()
+            if void > 1:
+                self.void[key] = void - 1
+        return self.waiting[0] if self.waiting else None
+
+
 class Schedule(Generic[K]):
     """When each one's turn is."""
 
     def __init__(self) -> None:
-        self._due: dict[K, int] = {}
-        """The number of each one's entry: all others in the heaps are void."""
-        self._urgent: list[tuple[float, int, K]] = []
-        self._usual: list[tuple[float, int, K]] = []
+        self._urgent: _Queue[K] = _Queue()
+        self._usual: _Queue[K] = _Queue()
+        self._places: dict[K, int | _Queue[K]] = {}
+        """The number of each one's turn that is to come, where it waits for one that has come, or 0."""
         self._number = self._taken = 0
 
     def put(self, key: K, due: float, urgent: bool = False) -> None:
         """``key`` has its turn at ``due`` and no other."""
+        self._withdraw(key)
         self._number += 1
-        self._due[key] = self._number
-        heapq.heappush(self._urgent if urgent else self._usual, (due, self._number, key))
+        self._places[key] = self._number
+        heapq.heappush((self._urgent if urgent else self._usual).to_come, (due, self._number, key))
 
     def drop(self, key: K) -> None:
         """``key`` has no turn."""
-        self._due.pop(key, None)
+        self._withdraw(key)
+        self._places.pop(key, None)
 
-    def take(self, now: float) -> tuple[K, bool] | None:
-        """Whose turn it is, which is over with that, and whether it was urgent; None if it is nobody's."""
-        usual_first = self._taken % 8 == 7
-        for heap in (self._usual, self._urgent) if usual_first else (self._urgent, self._usual):
-            if self._next(heap) <= now:
-                _, _, key = heapq.heappop(heap)
-                self._due.pop(key)
-                self._taken += 1
-                return key, heap is self._urgent
+    def first(self, now: float, usual_first: bool = False) -> K | None:
+        """Whose turn it is; None if it is nobody's.  ``usual_first``: those in doubt come after all others."""
+        usual_first |= self._taken % 8 == 7
+        for queue in (self._usual, self._urgent) if usual_first else (self._urgent, self._usual):
+            while self._next_due(queue) <= now:
+                _, _, key = heapq.heappop(queue.to_come)
+                queue.waiting.append(key)
+                self._places[key] = queue
+            if (first := queue.first()) is not None:
+                return first
         return None
+
+    def over(self, key: K) -> None:
+        """The turn of ``key`` is."""
+        self._withdraw(key)
+        self._places[key] = 0
+        self._taken += 1
 
     def next_urgent(self) -> float:
         """When somebody in doubt has a turn; infinity if never."""
-        return self._next(self._urgent)
+        return self._next_due(self._urgent) if self._urgent.first() is None else float("-inf")
 
-    def _next(self, heap: list[tuple[float, int, K]]) -> float:
-        while heap and self._due.get(heap[0][2]) != heap[0][1]:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else float("inf")
+    def _next_due(self, queue: _Queue[K]) -> float:
+        while queue.to_come and self._places.get(queue.to_come[0][2]) != queue.to_come[0][1]:
+            heapq.heappop(queue.to_come)
+        return queue.to_come[0][0] if queue.to_come else float("inf")
+
+    def _withdraw(self, key: K) -> None:
+        if isinstance(place := self._places.get(key), _Queue):
+            place.void[key] = place.void.get(key, 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Reach(StrEnum):
@@ -14,6 +15,11 @@ class Reach(StrEnum):
     REACHED = "reachable"
     LOSSY = "lossy"
     LOST = "unreachable"
+
+
+OURS_ARRIVE: Final = "one way only: ours arrive there, its answers do not"
+THEIRS_ARRIVE: Final = "one way only: its packets arrive, ours do not"
+"""The reasons of a peer that is lost in one direction: in such words everybody is told, and so they are the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Trail:
     turns: int = 0
     """How many of ``WINDOW`` there have been."""
     failing: float | None = None
-    """When the first of ``misses`` was asked."""
+    """When the first of ``misses`` was given up."""
     heard: float | None = None
     rtt: float | None = None
     error: str = ""
@@ -40,6 +40,8 @@ class Trail:
     """Questions of the peer that have come in this way."""
     hailed: float | None = None
     """When the last one did."""
+    came: float | None = None
+    """What ``hailed`` was when we last asked."""
     reported: Arrivals = NOTHING
     """Which of our questions have arrived there, as the peer says."""
     turn: int = 0
@@ -51,16 +53,17 @@ class Trail:
     @property
     def loss(self) -> float | None:
         """How many of the latest turns were missed: 0 to 1."""
-        return self.missed(WINDOW) / self.turns if self.turns else None
+        return share(self.window, self.turns)
 
     def missed(self, turns: int) -> int:
         """How many of so many of the latest turns were missed."""
-        return (self.window & (1 << turns) - 1).bit_count()
+        return missed(self.window, turns)
 
     def begin(self, now: float, count: int) -> None:
         """A turn of so many questions."""
         if count:
             self.asked, self.open, self.done = now, count, False
+            self.came = self.hailed
             self.turn += 1
 
     def answer(self, turn: int, asked: float, now: float) -> None:
@@ -76,15 +79,25 @@ class Trail:
         else:
             self.window &= ~(1 << self.turn - turn - (not self.done))
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """A question of this turn had no answer."""
         self.open -= 1
         if self.open <= 0 and not self.done:
             self.done = True
             self.misses += 1
-            self.failing = self.asked if self.failing is None else self.failing
+            self.failing = now if self.failing is None else self.failing
             self._count(1)
 
     def _count(self, miss: int) -> None:
         self.window = (self.window << 1 | miss) & (1 << KEPT) - 1
         self.turns = min(self.turns + 1, WINDOW)
+
+
+def missed(window: int, turns: int) -> int:
+    """How many of so many of the latest turns were missed."""
+    return (window & (1 << turns) - 1).bit_count()
+
+
+def share(window: int, turns: int) -> float | None:
+    """How many of the latest turns were missed, 0 to 1, if there have been as many as ``turns``."""
+    return missed(window, WINDOW) / turns if turns else None

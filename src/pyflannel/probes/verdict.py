@@ -15,13 +15,16 @@ from pyflannel.conditions import (
     TUNNEL_BLOCKED,
 )
 from pyflannel.health import Kind
-from pyflannel.probes.sight import Reach
-from pyflannel.probes.track import Track
+from pyflannel.probes.sight import OURS_ARRIVE, THEIRS_ARRIVE, Reach
+from pyflannel.probes.track import Glance, Track
 from pyflannel.probes.trail import LOST_AFTER, WINDOW, Trail
 from pyflannel.state import IPAddress
 
 HAIL_COUNTS_FOR: Final = 10.0
 """Seconds: a peer that is in doubt about us asks more often."""
+REPORT_LAG: Final = 4
+"""Questions by which a report may be behind: those through the tunnel are overtaken by those beside it, which are not
+all asked in our own protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Verdict:
     """In a few words; empty if it is well."""
     troubles: tuple[tuple[Kind, str], ...] = ()
     """Each with a whole sentence."""
+
+    def tells(self, kind: Kind) -> bool:
+        """Whether there is such a trouble."""
+        return any(each is kind for each, _ in self.troubles)
 
 
 WELL: Final = Verdict(Reach.REACHED)
@@ -58,7 +65,14 @@ def judge(track: Track, here: IPAddress | None, silence: bool = False, moved: bo
     if troubles:
         reach = Reach.LOSSY if track.lossy else Reach.REACHED
         return Verdict(reach, "; ".join(reason for _, reason, _ in troubles), tuple((k, t) for k, _, t in troubles))
-    return WITHOUT_AGENT if track.agent and track.agent_silent else WELL
+    return untroubled(track.glance)
+
+
+def untroubled(glance: Glance) -> Verdict:
+    """How a line is of which there is no trouble to tell."""
+    if glance.heard is None:
+        return UNKNOWN
+    return WITHOUT_AGENT if glance.without_agent else WELL
 
 
 def _host_answers(track: Track) -> bool:
@@ -68,8 +82,8 @@ def _host_answers(track: Track) -> bool:
 
 
 def _came(trail: Trail, since: float | None) -> bool:
-    """Whether a question of the peer has come in this way since then, and not long ago."""
-    return since is not None and trail.hailed is not None and trail.hailed > max(since, trail.asked - HAIL_COUNTS_FOR)
+    """Whether a question of the peer came in this way after that, and not long before we last asked in vain."""
+    return since is not None and trail.came is not None and trail.came > max(since, trail.asked - HAIL_COUNTS_FOR)
 
 
 def _lost(track: Track, here: IPAddress | None) -> Verdict:
@@ -90,10 +104,11 @@ def _blocked(track: Track, here: IPAddress | None) -> Verdict:
     """The host answers, the overlay does not: in which direction?"""
     line, over = track.line, track.overlay
     carrier = line.carrier or "what is sent to its containers"
-    if over.reported.newest > max(over.answered, over.number - 2):
-        return _one_way(track, f"{carrier} from {line.host} to {here}", "ours arrive there, its answers do not")
+    # One question may have been answered and the answer cut off by the very fault, so it takes two.
+    if over.reported.newest > max(over.answered + 1, over.number - REPORT_LAG):
+        return _one_way(track, f"{carrier} from {line.host} to {here}", OURS_ARRIVE)
     if _came(over, over.failing):
-        return _one_way(track, f"{carrier} from {here} to {line.host}", "its packets arrive, ours do not")
+        return _one_way(track, f"{carrier} from {here} to {line.host}", THEIRS_ARRIVE)
     doubt = "" if track.agent else ", unless that host answers no ICMP echo there"
     text = (
         f"{line.subnet}: the host {line.host} answers, {line.end} does not: "
@@ -104,7 +119,7 @@ def _blocked(track: Track, here: IPAddress | None) -> Verdict:
 
 def _one_way(track: Track, what: str, reason: str) -> Verdict:
     text = f"{track.line.subnet}: packets pass in one direction only: {what} is probably blocked"
-    return _verdict(ONE_WAY, f"one way only: {reason}", text)
+    return _verdict(ONE_WAY, reason, text)
 
 
 def _never(track: Track) -> Verdict:

@@ -115,7 +115,7 @@ def routes(desk: Desk, surface: Surface) -> Routes:
     if surface is Surface.STATUS and desk.settings.ui:
         from pyflannel.telemetry.page.routes import routes as page
 
-        return {**ROUTES[surface], **page(lambda: describe(desk))}
+        return {**ROUTES[surface], **page(lambda: describe(desk), lambda: desk.parts.ask if desk.parts else None)}
     return ROUTES[surface]
 
 

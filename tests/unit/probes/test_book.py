@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from pyflannel.probes.book import worst
 from pyflannel.probes.schedule import MOST, PERIOD
 from pyflannel.probes.sight import Reach, Sight
 from pyflannel.probes.track import Means, Path
-from tests.support.probe_world import MTU, World, end, host, line, subnet
+from tests.support.probe_world import MTU, World, end, host, lease, line, subnet
 
 SOON = 5.0
 """Seconds in which a person should know."""
@@ -82,14 +84,13 @@ def test_a_blocked_tunnel_is_told_from_a_dead_host(peers: int) -> None:
     world.until(lambda: world.troubles() == {}, SOON)
 
 
-@pytest.mark.parametrize("peers", [2, 3, 16, 500])
+@pytest.mark.parametrize("peers", [2, 3, 7, 16, 500])
 def test_a_host_that_is_cut_off_says_that_and_nothing_of_its_peers(peers: int) -> None:
     world = World(peers)
     world.run(20 + peers / 2)
     for number in range(1, peers + 1):
         world.dead |= {host(number), end(number)}
-    # In a large cluster few are asked in that time, and there is no telling so soon.
-    world.until(lambda: world.troubles() == {"cut-off": [""]}, SOON + 1 if peers <= 16 else 2 * SOON)
+    world.until(lambda: world.troubles() == {"cut-off": [""]}, SOON)
     assert world.sight(1).reach is Reach.LOST
     world.run(30)
     assert world.troubles() == {"cut-off": [""]}
@@ -184,7 +185,9 @@ def test_the_direction_that_is_blocked_is_named_by_who_cannot_ask() -> None:
     world.dead.add(end(1))
     world.run(SOON)
     world.hail(1, Path.OVERLAY)
-    assert world.troubles() == {"one-way": [str(subnet(1))]}
+    # The next question may well be answered.
+    assert world.troubles() == {"tunnel-blocked": [str(subnet(1))]}
+    world.until(lambda: world.troubles() == {"one-way": [str(subnet(1))]}, 1)
     assert "UDP port 8472 from 172.16.0.1 to 172.16.0.2 is probably blocked" in world.text("one-way")
 
 
@@ -250,10 +253,10 @@ def test_one_large_packet_is_sent_in_a_period_however_many_peers_there_are(peers
 
 
 def test_a_lease_of_a_host_that_has_another_subnet_is_not_taken_for_a_blocked_way() -> None:
-    old = replace(line(2), host=host(1))
+    old = lease(2, on=1)
     world = World(1)
-    world.dead.add(old.end)
-    world.look(line(1), old)
+    world.dead.add(end(2))
+    world.look(lease(1), old)
     world.until(lambda: world.troubles() == {"peer-silent": [str(old.subnet)]}, 2 * SOON)
     assert "is this lease an old one?" in world.text("peer-silent")
     world.run(30)
@@ -264,9 +267,9 @@ def test_a_lease_of_a_host_that_has_another_subnet_is_not_taken_for_a_blocked_wa
 
 def test_a_device_that_lets_more_through_is_tried_at_once() -> None:
     world = healthy(2)
-    world.look(line(1), line(2), mtu=8950)
+    world.look(lease(1), lease(2), mtu=8950)
     world.until(lambda: world.sight(1).mtu == 8950, SOON)
-    world.look(line(1), line(2), mtu=0)
+    world.look(lease(1), lease(2), mtu=0)
     world.run(5)
     assert world.troubles() == {}
 
@@ -304,8 +307,8 @@ def test_in_a_large_cluster_everybody_has_a_turn() -> None:
 def test_a_newcomer_in_a_large_cluster_does_not_wait_for_its_turn_and_is_not_stormed() -> None:
     world = World(400)
     world.run(400)
-    known = [line(number) for number in range(1, 401)]
-    world.look(*known, line(401))
+    known = [lease(number) for number in range(1, 401)]
+    world.look(*known, lease(401))
     took = world.until(lambda: world.sight(401).reach is Reach.REACHED, 400 / 50 + SOON)
     assert took <= 400 / 50 + SOON
 
@@ -327,7 +330,7 @@ def test_who_leaves_is_forgotten_with_all_that_is_said_of_it() -> None:
     world = healthy(3)
     world.dead |= {host(1), end(1)}
     world.until(lambda: world.troubles(), SOON)
-    world.look(line(2), line(3))
+    world.look(lease(2), lease(3))
     assert world.troubles() == {}
     world.run(20)
     assert subnet(1) not in world.book.sights(world.now, world.now)
@@ -343,9 +346,44 @@ def test_what_is_asked_of_a_few_peers_is_told_of_those_that_are_peers() -> None:
 
 def test_a_peer_on_another_host_is_a_peer_we_know_nothing_of() -> None:
     world = healthy(2)
-    world.look(replace(line(1), host=host(77)), line(2))
+    world.look(lease(1, on=77), lease(2))
     assert world.sight(1).reach is Reach.UNKNOWN
     assert world.sight(2).reach is Reach.REACHED
+
+
+def test_an_answer_to_what_was_asked_before_a_peer_moved_says_nothing_of_it() -> None:
+    world = healthy(1)
+    world.latency = 1.5
+    world.until(lambda: world.sent[-1][0] == world.now, 2 * PERIOD)
+    world.look(lease(1, on=77))
+    world.dead |= {host(1), host(77), end(1)}
+    world.run(3)
+    assert world.sight(1).reach is Reach.UNKNOWN
+    assert world.sight(1).heard is None
+
+
+def test_peers_that_say_what_they_said_are_not_asked_for_that() -> None:
+    world = healthy(16)
+    world.book.look(world.outlook, world.now)
+    world.book.look(replace(world.outlook), world.now)
+    assert not world.book.busy(world.now, 0.0)
+
+
+def test_a_peer_that_is_well_takes_little_memory() -> None:
+    peers = 1000
+    tracemalloc.start()
+    try:
+        world = World(peers)
+        world.run(peers / MOST * PERIOD * 2)
+        assert world.troubles() == {}
+        world.sent.clear()
+        world.arrived.clear()
+        gc.collect()
+        probes = tracemalloc.Filter(inclusive=True, filename_pattern="*/pyflannel/probes/*")
+        kept = sum(each.size for each in tracemalloc.take_snapshot().filter_traces([probes]).traces)
+    finally:
+        tracemalloc.stop()
+    assert kept / peers < 300
 
 
 def test_late_answers_show_that_the_peer_is_there() -> None:
@@ -422,6 +460,29 @@ def test_of_several_families_the_worst_is_told() -> None:
 def test_a_peer_that_says_something_new_is_asked_at_once_and_not_forgotten() -> None:
     world = healthy(16)
     begun = len(world.sent)
-    world.look(replace(line(1)), *(line(number) for number in range(2, 17)))
+    world.look(lease(1, said="something new"), *(lease(number) for number in range(2, 17)))
     assert world.sight(1).reach is Reach.REACHED
     world.until(lambda: any(asked.ask.size for _, asked in world.sent[begun:] if asked.target == end(1)), SOON)
+
+
+def test_who_asks_us_beside_the_overlay_hears_from_us_through_it_and_not_more_often_than_that_helps() -> None:
+    world = World(100)
+    world.run(90)
+    asked = len(world.sent)
+    for _ in range(4):
+        world.hail(1, Path.UNDERLAY)
+        world.run(0.5)
+    told = [question for _, question in world.sent[asked:] if question.target == end(1)]
+    assert 1 <= len(told) <= 3
+
+
+def test_each_time_something_was_put_right_those_in_trouble_are_asked_at_once() -> None:
+    world = healthy(3)
+    world.dead |= {host(1), end(1)}
+    world.until(lambda: world.troubles(), SOON)
+    for _ in range(5):
+        world.run(1)
+        asked = len(world.sent)
+        world.book.stir(world.now)
+        world.tick()
+        assert end(1) in {question.target for _, question in world.sent[asked:]}

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 import pytest
 
 from pyflannel import backends
-from pyflannel.lease.model import Attrs, Lease
+from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.network import Way
-from pyflannel.probes.outlook import Line, Outlook, carriers, outlook
+from pyflannel.probes.outlook import Hosts, Line, Outlook, carriers, outlook
 from pyflannel.reach import Reach
 from pyflannel.state import Forwarder, IPAddress, Ipip, Item, Link
 from pyflannel.wireguard import SecretKey, WireguardDevice
@@ -16,6 +16,7 @@ from tests.support.builders import config, subnet, underlay, view, vxlan_lease
 
 SECRET = SecretKey(bytes(32))
 OWN, PEER = subnet("10.2.71.0/24"), subnet("10.2.41.0/24")
+FIRST = IPv4Address("10.2.41.0")
 DUAL = subnet("10.2.41.0/24", "fd00:10:2:41::/64")
 
 
@@ -26,6 +27,10 @@ def way(backend: str = '{"Type":"vxlan"}', *leases: Lease, mtu: int = 1500) -> W
         view(network, OWN, underlay(mtu)),
         {lease.subnet: lease for lease in leases or (vxlan_lease(),)},
     )
+
+
+def lines(seen: Outlook, peer: Subnet = PEER) -> list[Line]:
+    return [seen.line(key) for key in seen.keys(peer)]
 
 
 def addresses(*texts: str) -> dict[int, IPAddress]:
@@ -39,9 +44,11 @@ def test_a_peer_of_a_tunnel_is_asked_at_the_first_address_of_its_subnet() -> Non
         host=addresses("172.16.41.131"),
         ends=addresses("10.2.71.0"),
         mtu=1450,
-        lines={PEER: (Line(PEER, IPv4Address("10.2.41.0"), IPv4Address("172.16.41.132"), True, "UDP port 8472"),)},
+        leases={FIRST: vxlan_lease()},
         carrier={4: "UDP port 8472"},
     )
+    assert lines(seen) == [Line(PEER, FIRST, IPv4Address("172.16.41.132"), True, "UDP port 8472")]
+    assert seen.line(FIRST).key == seen.at(FIRST) == FIRST
     assert seen.networks == (IPv4Network("10.2.71.0/24"),)
 
 
@@ -49,7 +56,10 @@ def test_without_a_tunnel_the_address_of_dockers_bridge_is_tried() -> None:
     lease = Lease(PEER, Attrs(IPv4Address("172.16.41.132"), None, "host-gw"))
     seen = outlook(way('{"Type":"host-gw"}', lease))
     assert (seen.ends, seen.mtu) == ({}, 1500)
-    assert seen.lines[PEER] == (Line(PEER, IPv4Address("10.2.41.1"), IPv4Address("172.16.41.132"), False, ""),)
+    (line,) = lines(seen)
+    assert line == Line(PEER, FIRST + 1, IPv4Address("172.16.41.132"), False, "")
+    assert line.key == seen.at(FIRST + 1) == FIRST
+    assert seen.at(FIRST) is seen.at(IPv4Address(0)) is None
 
 
 def test_a_peer_with_two_families_has_two_lines() -> None:
@@ -60,44 +70,45 @@ def test_a_peer_with_two_families_has_two_lines() -> None:
     )
     both = Way(backends.from_config(network), view(network, own, underlay(ipv6="2001:db8::1")), {DUAL: lease})
     seen = outlook(both)
-    assert [(str(line.end), str(line.host), line.key[1]) for line in seen.lines[DUAL]] == [
+    assert [(str(line.end), str(line.host), line.key.version) for line in lines(seen, DUAL)] == [
         ("10.2.41.0", "172.16.41.132", 4),
         ("fd00:10:2:41::", "2001:db8::2", 6),
     ]
+    assert lines(seen, PEER) == []
     assert seen.mtu == 1430
     assert seen.carrier == {4: "UDP port 8472", 6: "UDP port 8472"}
 
 
 def test_a_family_that_we_do_not_have_is_no_line() -> None:
     seen = outlook(way('{"Type":"vxlan"}', replace(vxlan_lease(), subnet=DUAL)))
-    assert [line.key[1] for line in seen.lines[DUAL]] == [4]
+    assert [line.key.version for line in lines(seen, DUAL)] == [4]
 
 
 def test_we_are_no_peer_of_ourselves() -> None:
-    assert outlook(way('{"Type":"vxlan"}', vxlan_lease("10.2.71.0/24"))).lines == {}
+    assert outlook(way('{"Type":"vxlan"}', vxlan_lease("10.2.71.0/24"))).leases == {}
 
 
-def test_what_says_nothing_new_is_the_very_same() -> None:
+def test_where_nothing_has_changed_all_is_the_very_same() -> None:
     first, second = vxlan_lease(), vxlan_lease("10.2.42.0/24", "172.16.41.133")
     before = outlook(way('{"Type":"vxlan"}', first, second))
+    assert outlook(way('{"Type":"vxlan"}', first, replace(second, modified=7)), before) is before
     moved = vxlan_lease("10.2.42.0/24", "172.16.41.134")
     after = outlook(way('{"Type":"vxlan"}', first, moved), before)
-    assert after.lines[first.subnet] is before.lines[first.subnet]
-    assert str(after.lines[moved.subnet][0].host) == "172.16.41.134"
+    assert [str(line.host) for line in lines(after, moved.subnet)] == ["172.16.41.134"]
 
 
 def test_another_port_is_another_line() -> None:
     before = outlook(way())
     after = outlook(way('{"Type":"vxlan","Port":4789}'), before)
-    assert after.lines[PEER][0].carrier == "UDP port 4789"
+    assert lines(after)[0].carrier == "UDP port 4789"
 
 
 def test_where_packets_travel_beside_the_tunnel_nothing_carries_them() -> None:
     direct = way('{"Type":"vxlan","DirectRouting":true}')
     near = replace(direct.view.underlay, on_link=Reach.of([(IPv4Network("172.16.41.0/24"), True)]))
     near_way = replace(direct, view=replace(direct.view, underlay=near))
-    assert outlook(near_way).lines[PEER][0].carrier == ""
-    assert outlook(direct, outlook(near_way)).lines[PEER][0].carrier == "UDP port 8472"
+    assert lines(outlook(near_way))[0].carrier == ""
+    assert lines(outlook(direct, outlook(near_way)))[0].carrier == "UDP port 8472"
 
 
 @pytest.mark.parametrize(
@@ -112,3 +123,13 @@ def test_where_packets_travel_beside_the_tunnel_nothing_carries_them() -> None:
 )
 def test_every_tunnel_is_named_by_what_a_firewall_knows(item: Item, carrier: dict[int, str]) -> None:
     assert carriers((item,)) == carrier
+
+
+def test_a_host_is_known_by_its_address_and_may_have_several_subnets() -> None:
+    leases = [vxlan_lease(f"10.2.{number}.0/24", f"172.16.41.{number // 2}") for number in range(20, 40)]
+    dual = replace(leases[0], subnet=DUAL, attrs=replace(leases[0].attrs, public_ipv6=IPv6Address("2001:db8::2")))
+    hosts = Hosts([*leases, dual])
+    assert hosts.of(IPv4Address("172.16.41.15")) == leases[10:12]
+    assert hosts.of(IPv4Address("172.16.41.10")) == [*leases[:2], dual]
+    assert hosts.of(IPv6Address("2001:db8::2")) == [dual]
+    assert hosts.of(IPv4Address("172.16.41.99")) == hosts.of(IPv6Address("::1")) == []

@@ -54,6 +54,19 @@ def test_a_path_that_is_wide_again_is_noticed_at_the_next_look() -> None:
     assert (search.best, search.small) == (1450, False)
 
 
+def test_a_path_that_is_mended_while_its_width_is_looked_for_is_known_to_be_wide_at_the_end() -> None:
+    search = Search(1450, 68)
+    for _ in range(TRIES):
+        search.lost(1450, 0.0)
+    for _ in range(4):
+        size = search.wants(0.0)
+        assert size is not None
+        search.lost(size, 0.0)
+    assert search.doubtful
+    look(search, 1500)
+    assert (search.best, search.small) == (1450, False)
+
+
 def test_a_path_that_becomes_narrower_still_is_noticed_after_a_while() -> None:
     search = Search(1450, 68)
     look(search, 1300)

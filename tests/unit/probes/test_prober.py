@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from pyflannel.health import Health
-from pyflannel.lease.model import Subnet
+from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.probes.errands import NoAnswer
-from pyflannel.probes.outlook import Line, Outlook
+from pyflannel.probes.outlook import Outlook
 from pyflannel.probes.prober import INTAKE, Prober
 from pyflannel.probes.sight import Reach
 from pyflannel.probes.wire import LARGEST_ERRAND, Kind, Packet, decode, encode
@@ -23,7 +23,7 @@ from tests.support.udp_ports import free_udp_port
 
 HOST, END, STRANGER = IPv4Address("127.0.0.2"), IPv4Address("127.1.0.0"), "127.0.0.9"
 OWN = Subnet(IPv4Network("127.1.0.0/24"))
-MIRROR = Outlook(OWN, {4: HOST}, {4: END}, 1450, {OWN: (Line(OWN, END, HOST, True, "UDP port 8472"),)})
+MIRROR = Outlook(OWN, {4: HOST}, {4: END}, 1450, {END: Lease(OWN, Attrs(HOST))}, {4: "UDP port 8472"})
 """The peer has all the addresses that we have."""
 
 
@@ -198,11 +198,11 @@ def test_peers_that_come_and_go_are_followed() -> None:
         stage.outlook = MIRROR
         stage.prober.update()
         await stage.until(lambda: stage.reach() is Reach.REACHED)
-        stage.outlook = replace(MIRROR, lines={})
+        stage.outlook = replace(MIRROR, leases={})
         stage.prober.update()
         await stage.until(lambda: stage.prober.sights() == {})
 
-    play(scenario, replace(MIRROR, lines={}))
+    play(scenario, replace(MIRROR, leases={}))
 
 
 def test_a_trouble_is_a_condition_until_it_is_over() -> None:

@@ -6,6 +6,10 @@ As server-sent events (WHATWG HTML, 9.2), each with one line of JSON:
     some   the parts of it that are different now, each of them whole; of ``peers`` only those that are different
     gone   [[subnet, ipv6_subnet], …]: peers that are no more
     time   what the time is here, in seconds since 1970
+    hosts  {"of": how many hosts there are, "hosts": [[subnet, ipv6_subnet], …]}: those of the matrix, in the order of
+           its rows and columns; forget the rows that were there before
+    row    {"from": [subnet, ipv6_subnet], "at": …, "why": …, "to": [[state, rtt, loss] or null, …]}: what one of them
+           says of all of them, in that order, and when it said so (null: as of now); if it does not tell, why not
 
 A browser that loses us comes back after ``RETRY`` seconds, and is told everything again.
 """
@@ -18,6 +22,7 @@ from dataclasses import fields, replace
 from typing import Final
 
 from pyflannel.telemetry.document import PORTION, Document, PeerPart, write
+from pyflannel.telemetry.matrix import Matrix, Name, Row
 
 RETRY: Final = 2
 JITTER: Final = 2.0
@@ -59,6 +64,18 @@ def changed(before: Document, after: Document) -> Iterator[bytes]:
         yield (b"]" if peers else b"") + b"}\n\n"
 
 
+def redrawn(before: Matrix, after: Matrix) -> Iterator[bytes]:
+    """The events that make ``after`` of ``before``, in such pieces; a host that was not asked yet has none."""
+    known = before.rows
+    if (before.hosts, before.of) != (after.hosts, after.of):
+        known = {}
+        yield b"event: hosts\ndata: " + _text({"of": after.of, "hosts": after.hosts}) + b"\n\n"
+    for host in after.hosts:
+        row = after.rows.get(host)
+        if row is not None and row != known.get(host):
+            yield b"event: row\ndata: " + _text(_row(host, row, after.hosts)) + b"\n\n"
+
+
 def time_is(now: float) -> bytes:
     """The event that tells the time."""
     return b"event: time\ndata: %.3f\n\n" % now
@@ -68,7 +85,13 @@ def _steady(before: float | None, after: float | None) -> float | None:
     return before if before is not None and after is not None and abs(after - before) < JITTER else after
 
 
-def _by_name(document: Document) -> dict[tuple[str | None, str | None], PeerPart]:
+def _row(host: Name, row: Row, hosts: tuple[Name, ...]) -> dict[str, object]:
+    found = [row.cells.get(each) for each in hosts]
+    cells = [cell and (cell.how, cell.rtt, cell.loss) for cell in found]
+    return {"from": host, "at": row.at, "why": row.why, "to": [] if row.why else cells}
+
+
+def _by_name(document: Document) -> dict[Name, PeerPart]:
     return {(peer.subnet, peer.ipv6_subnet): peer for peer in document.peers}
 
 

@@ -1,7 +1,8 @@
 """Those who look at the page: each is told what changes, for as long as it stays.
 
 Rules of this file
-  1. There is no task here.  Whoever listens has the agent looked at, and no more than once for all of them together.
+  1. Whoever listens has the agent looked at, and no more than once for all of them together.  There is no task here;
+     ``Rows`` has one, which lasts as long as anybody listens.
   2. Looking is to cost no more than ``SHARE`` of a core: the more there is to describe, the less often it is done.
   3. No more than ``MOST`` listen at a time.  Further ones are told so, and a visitor that left is noticed by the next
      thing it is sent, so the time is told now and then.
@@ -16,7 +17,9 @@ from typing import Final
 
 from pyflannel.telemetry.document import Document
 from pyflannel.telemetry.http import Response
-from pyflannel.telemetry.page.changes import all_of, changed, settled, time_is
+from pyflannel.telemetry.matrix import Matrix
+from pyflannel.telemetry.page.changes import all_of, changed, redrawn, settled, time_is
+from pyflannel.telemetry.page.rows import Rows
 
 MOST: Final = 16
 EVERY: Final = 1.0
@@ -34,9 +37,11 @@ HEADERS: Final = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
 class Audience:
     """All who listen to one agent."""
 
-    def __init__(self, look: Callable[[], Awaitable[Document]], now: Callable[[], float] = time.time) -> None:
-        """``look`` describes the agent; nobody listens yet."""
-        self._look, self._now = look, now
+    def __init__(
+        self, look: Callable[[], Awaitable[Document]], rows: Rows, now: Callable[[], float] = time.time
+    ) -> None:
+        """``look`` describes the agent, ``rows`` asks its peers; nobody listens yet."""
+        self._look, self._rows, self._now = look, rows, now
         self._present = 0
         self._seen: Document | None = None
         self._again = 0.0
@@ -54,18 +59,22 @@ class Audience:
         # Counted here and not where they are admitted: what never begins is never closed either.
         self._present += 1
         try:
-            known, beat = await self._latest(), clock()
-            yield time_is(self._now())
-            async for piece in _giving_way(all_of(known)):
-                yield piece
-            while True:
-                await asyncio.sleep(EVERY)
-                before, known = known, await self._latest()
-                async for piece in _giving_way(changed(before, known)):
+            async with self._rows.looked_at():
+                known, drawn, beat = await self._latest(), Matrix(), clock()
+                yield time_is(self._now())
+                async for piece in _giving_way(all_of(known)):
                     yield piece
-                if clock() - beat >= BEAT:
-                    beat = clock()
-                    yield time_is(self._now())
+                while True:
+                    before, drawn = drawn, self._rows.latest
+                    async for piece in _giving_way(redrawn(before, drawn)):
+                        yield piece
+                    if clock() - beat >= BEAT:
+                        beat = clock()
+                        yield time_is(self._now())
+                    await asyncio.sleep(EVERY)
+                    old, known = known, await self._latest()
+                    async for piece in _giving_way(changed(old, known)):
+                        yield piece
         finally:
             self._present -= 1
             if not self._present:
@@ -79,6 +88,7 @@ class Audience:
                 begun, before = time.thread_time(), self._seen
                 found = await self._look()
                 self._seen = found if before is None else settled(before, found)
+                self._rows.see(self._seen)
                 cost = time.thread_time() - begun
                 self._again = clock() + min(SELDOM, max(EVERY, cost / SHARE))
             return self._seen

@@ -10,9 +10,10 @@ from pyflannel.telemetry.desk import Desk
 from pyflannel.telemetry.document import Document
 from pyflannel.telemetry.http import Request, Response
 from pyflannel.telemetry.page.events import Audience
+from pyflannel.telemetry.page.rows import Ask, Rows
 from pyflannel.telemetry.views import Route, Routes
 
-SCRIPTS: Final = ("page", "build", "facts", "map", "model", "peers", "verdict", "words")
+SCRIPTS: Final = ("page", "build", "facts", "map", "matrix", "model", "peers", "verdict", "words")
 FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -48,9 +49,12 @@ HEADERS: Final = (
 )
 
 
-def routes(look: Callable[[], Awaitable[Document]]) -> Routes:
-    """The page of one agent, which ``look`` describes: to be made once, as it knows who listens."""
-    audience = Audience(look)
+def routes(look: Callable[[], Awaitable[Document]], ask: Callable[[], Ask | None] = lambda: None) -> Routes:
+    """The page of one agent, which ``look`` describes: to be made once, as it knows who listens.
+
+    ``ask`` is how a peer is asked at the moment, if any can be.
+    """
+    audience = Audience(look, Rows(ask))
 
     async def events(_desk: Desk, _request: Request) -> Response:
         return audience.admit()

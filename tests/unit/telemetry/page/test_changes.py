@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pyflannel.probes.rows import Cell, How
 from pyflannel.telemetry.document import PORTION, Document, LeasePart, PeerPart
-from pyflannel.telemetry.page.changes import all_of, changed, settled, time_is
+from pyflannel.telemetry.matrix import Matrix, Row
+from pyflannel.telemetry.page.changes import all_of, changed, redrawn, settled, time_is
 from tests.support.sse import events
 from tests.support.status import NOW, PEER, TROUBLE, document
 
@@ -73,3 +75,46 @@ def test_dates_that_are_reckoned_anew_are_the_same_dates() -> None:
 
 def test_the_time_is_a_number() -> None:
     assert list(events(time_is(NOW))) == [("time", NOW)]
+
+
+ONE, TWO = ("10.2.41.0/24", None), ("10.2.71.0/24", "fd00::/64")
+ROW = Row({ONE: Cell(How.ITSELF), TWO: Cell(How.LOSSY, 0.0183, 0.23)}, NOW)
+
+
+def redrawn_to(before: Matrix, after: Matrix) -> list[tuple[str, object]]:
+    return list(events(b"".join(redrawn(before, after))))
+
+
+def test_the_matrix_is_told_as_who_is_in_it_and_a_row_of_each_that_was_asked() -> None:
+    assert redrawn_to(Matrix(), Matrix((ONE, TWO), 1001, {ONE: ROW})) == [
+        ("hosts", {"of": 1001, "hosts": [["10.2.41.0/24", None], ["10.2.71.0/24", "fd00::/64"]]}),
+        (
+            "row",
+            {
+                "from": ["10.2.41.0/24", None],
+                "at": NOW,
+                "why": "",
+                "to": [["itself", None, None], ["lossy", 0.0183, 0.23]],
+            },
+        ),
+    ]
+
+
+def test_of_rows_only_those_are_told_that_are_different() -> None:
+    before = Matrix((ONE, TWO), 2, {ONE: ROW, TWO: Row(why="no answer comes")})
+    assert redrawn_to(before, replace(before)) == []
+    ((name, value),) = redrawn_to(before, replace(before, rows={**before.rows, TWO: replace(ROW, cells={})}))
+    assert name == "row"
+    assert value == {"from": ["10.2.71.0/24", "fd00::/64"], "at": NOW, "why": "", "to": [None, None]}
+
+
+def test_a_host_that_does_not_tell_says_why_and_nothing_else() -> None:
+    _, (_, value) = redrawn_to(Matrix(), Matrix((ONE, TWO), 2, {TWO: Row(why="no answer comes")}))
+    assert value == {"from": ["10.2.71.0/24", "fd00::/64"], "at": None, "why": "no answer comes", "to": []}
+
+
+def test_other_hosts_have_all_rows_told_again_in_their_order() -> None:
+    before = Matrix((ONE, TWO), 2, {ONE: ROW})
+    names = [name for name, _ in redrawn_to(before, replace(before, hosts=(TWO, ONE)))]
+    assert names == ["hosts", "row"]
+    assert redrawn_to(before, Matrix()) == [("hosts", {"of": 0, "hosts": []})]

@@ -8,8 +8,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import pytest
+
+from pyflannel.lease.model import Subnet
 from pyflannel.telemetry.document import Document
 from pyflannel.telemetry.page.events import BEAT, MOST, SELDOM, Audience
+from pyflannel.telemetry.page.rows import Rows
 from tests.support.loops import run_jumping
 from tests.support.sse import events
 from tests.support.status import NOW, TROUBLE, document
@@ -29,6 +33,11 @@ class Agent:
         while time.thread_time() < end:
             pass
         return self.document
+
+
+def listened_to(agent: Agent) -> Audience:
+    """Those who listen to ``agent``, whose peers nobody asks."""
+    return Audience(agent.look, Rows(lambda: None), lambda: NOW)
 
 
 def body(audience: Audience) -> AsyncGenerator[bytes, None]:
@@ -56,8 +65,8 @@ async def heard(audience: Audience, seconds: float) -> list[tuple[str, Any]]:
 def test_everything_comes_first_and_then_the_time_now_and_then() -> None:
     async def scenario() -> None:
         agent = Agent()
-        told = await heard(Audience(agent.look, lambda: NOW), 3 * BEAT + 0.5)
-        assert [name for name, _ in told] == ["time", "all", "time", "time", "time"]
+        told = await heard(listened_to(agent), 3 * BEAT + 0.5)
+        assert [name for name, _ in told] == ["time", "all", "hosts", "row", "time", "time", "time"]
         assert told[0][1] == NOW
 
     run_jumping(scenario())
@@ -66,7 +75,7 @@ def test_everything_comes_first_and_then_the_time_now_and_then() -> None:
 def test_a_condition_is_told_within_a_second_and_so_is_its_end() -> None:
     async def scenario() -> None:
         agent = Agent()
-        audience = Audience(agent.look)
+        audience = listened_to(agent)
         async with aclosing(body(audience)) as pieces, asyncio.timeout(3):
             while b"event: all" not in await anext(pieces):
                 pass
@@ -83,7 +92,7 @@ def test_a_condition_is_told_within_a_second_and_so_is_its_end() -> None:
 def test_the_agent_is_looked_at_once_a_second_for_all_together_and_not_at_all_for_nobody() -> None:
     async def scenario() -> None:
         agent = Agent()
-        audience = Audience(agent.look)
+        audience = listened_to(agent)
         await asyncio.sleep(60)
         assert agent.looks == 0
         async with asyncio.TaskGroup() as tasks:
@@ -99,7 +108,7 @@ def test_the_agent_is_looked_at_once_a_second_for_all_together_and_not_at_all_fo
 def test_who_comes_back_is_not_told_what_was_seen_long_ago() -> None:
     async def scenario() -> None:
         agent = Agent()
-        audience = Audience(agent.look)
+        audience = listened_to(agent)
         await heard(audience, 1)
         agent.document = document(TROUBLE)
         told = await heard(audience, 0.1)
@@ -111,7 +120,7 @@ def test_who_comes_back_is_not_told_what_was_seen_long_ago() -> None:
 def test_what_takes_long_to_describe_is_described_less_often() -> None:
     async def scenario() -> None:
         agent = Agent(cost_s=0.02)
-        await heard(Audience(agent.look), 30.5)
+        await heard(listened_to(agent), 30.5)
         # Every second would be 31 times.
         assert agent.looks <= 30 / SELDOM + 2
 
@@ -120,7 +129,7 @@ def test_what_takes_long_to_describe_is_described_less_often() -> None:
 
 def test_there_is_room_for_so_many_and_again_for_one_when_one_has_left() -> None:
     async def scenario() -> None:
-        audience = Audience(Agent().look)
+        audience = listened_to(Agent())
         present = [body(audience) for _ in range(MOST)]
         for pieces in present:
             await anext(pieces)
@@ -135,9 +144,27 @@ def test_there_is_room_for_so_many_and_again_for_one_when_one_has_left() -> None
     run_jumping(scenario())
 
 
+def test_what_ends_the_asking_is_told_to_those_who_listen_and_they_can_come_back() -> None:
+    async def scenario() -> None:
+        asked: list[Subnet] = []
+
+        async def ask(subnet: Subnet, _question: bytes) -> bytes:
+            asked.append(subnet)
+            raise RuntimeError("a bug")
+
+        audience = Audience(Agent().look, Rows(lambda: ask))
+        with pytest.raises(ExceptionGroup):
+            await heard(audience, 10)
+        with pytest.raises(ExceptionGroup):
+            await heard(audience, 10)
+        assert len(asked) == 2
+
+    run_jumping(scenario())
+
+
 def test_one_that_never_began_to_listen_takes_nobody_s_room() -> None:
     async def scenario() -> None:
-        audience = Audience(Agent().look)
+        audience = listened_to(Agent())
         for _ in range(2 * MOST):
             await body(audience).aclose()
         assert audience.admit().status == 200

@@ -65,6 +65,10 @@ def test_whatever_is_in_the_folder_is_served() -> None:
     assert sorted(name for name, _ in FILES.values()) == sorted(path.name for path in STATIC.iterdir())
 
 
+def test_the_whole_of_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 60_000
+
+
 def test_events_are_a_stream() -> None:
     answer = get("/events")
     assert (answer.status, answer.type) == (200, "text/event-stream; charset=utf-8")

@@ -11,7 +11,7 @@ const STEP_NAMES = ["≤ 0.5 ms", "≤ 2 ms", "≤ 10 ms", "≤ 50 ms", "longer"
 
 const SPINE = 14; // where the line is that leads down to the cards, if they are below the host
 
-const step = (rtt) => STEPS.filter((limit) => rtt > limit).length + 1;
+export const step = (rtt) => STEPS.filter((limit) => rtt > limit).length + 1;
 
 function cards() {
   const all = inOrder();
@@ -123,8 +123,12 @@ function drawCells() {
   });
 }
 
+export function legend(marks, names) {
+  const line = (of, name, shape, mark = "") => el("span", { "data-of": `td${of}` }, el("i", shape, mark), name);
+  return [...STEP_NAMES.map((name, number) => line(`[data-rtt="${number + 1}"]`, name, { class: "cell", "data-rtt": number + 1 })),
+    ...Object.keys(names).map((is) => line(`.is-${is}`, names[is], { class: `cell is-${is}` }, marks[is]))];
+}
+
 export function drawLegend() {
-  const steps = STEP_NAMES.map((name, number) => el("span", {}, el("i", { class: "cell", "data-rtt": number + 1 }), name));
-  const marks = STATES.filter((name) => MARKS[name]).map((name) => el("span", {}, el("i", { class: `cell is-${name}` }, MARKS[name]), name));
-  $("legend").append(...steps, ...marks);
+  $("legend").append(...legend(MARKS, Object.fromEntries(STATES.slice(0, -1).map((name) => [name, name]))));
 }

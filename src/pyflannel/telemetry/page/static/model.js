@@ -7,6 +7,7 @@ export const STATES = ["unreachable", "failed", "lossy", "ignored", "unknown", "
 export const SEVERITIES = ["error", "warning", "notice"];
 
 export const told = { peers: new Map(), conditions: [] };
+export const matrix = { of: 0, hosts: [], rows: new Map() };
 export const view = { search: "", state: "", sort: "state", down: false, rows: ROWS };
 
 export const key = (subnets) => JSON.stringify(subnets);

@@ -3,7 +3,8 @@
 import { $, attribute, text } from "./build.js";
 import { drawFacts, sample } from "./facts.js";
 import { drawLegend, drawLinks, drawMap } from "./map.js";
-import { ROWS, choose, draw, drawWith, key, learn, told, view } from "./model.js";
+import { ageRows, drawMarks, drawMatrix } from "./matrix.js";
+import { ROWS, choose, draw, drawWith, key, learn, matrix, told, view } from "./model.js";
 import { drawHead, drawPeers } from "./peers.js";
 import { announce, drawConditions, drawVerdict, verdict } from "./verdict.js";
 import { ageAll, both, clock, isNumber, since } from "./words.js";
@@ -31,7 +32,7 @@ function drawHeader() {
 
 drawWith(() => {
   main.hidden = false;
-  for (const each of [drawHeader, drawVerdict, drawConditions, drawMap, drawPeers, drawFacts]) each();
+  for (const each of [drawHeader, drawVerdict, drawConditions, drawMap, drawMatrix, drawPeers, drawFacts]) each();
 });
 
 function on(event, handle) {
@@ -66,9 +67,11 @@ function listen() {
   source?.close();
   source = new EventSource("events");
   on("time", (at) => { clock.skew = at - Date.now() / 1000; });
-  on("all", (status) => { told.peers.clear(); take(status); });
+  on("all", (status) => { told.peers.clear(); matrix.hosts = []; take(status); });
   on("some", take);
   on("gone", (names) => { names.forEach((subnets) => told.peers.delete(key(subnets))); draw(); });
+  on("hosts", (shown) => { Object.assign(matrix, shown, { rows: new Map() }); draw(); });
+  on("row", (row) => { matrix.rows.set(key(row.from), row); draw(); });
   source.onerror = () => {
     lost();
     // Refused, as by an agent at which too many listen already: the browser leaves it at that, and we do not.
@@ -85,6 +88,7 @@ document.addEventListener("visibilitychange", () => {
 setInterval(() => {
   if (document.hidden) return;
   ageAll();
+  ageRows();
   if (!isWhole) return;
   sample();
   drawFacts();
@@ -99,4 +103,5 @@ $("more").addEventListener("click", () => { view.rows += 5 * ROWS; draw(); });
 new ResizeObserver(drawLinks).observe($("map"));
 drawHead();
 drawLegend();
+drawMarks();
 if (!document.hidden) listen();

@@ -3,7 +3,7 @@
 import { el, text } from "./build.js";
 
 export const clock = { skew: 0 }; // seconds by which the agent's clock is ahead of ours
-const now = () => Date.now() / 1000 + clock.skew;
+export const now = () => Date.now() / 1000 + clock.skew;
 
 function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
