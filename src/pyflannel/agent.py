@@ -263,9 +263,8 @@ class Agent:
             return
         if new.config != self._configured.config:
             raise StartAgain(new)
-        if new is self._configured:
-            self._health.clear(CONFIG_REFUSED)
-        else:
+        self._health.clear(CONFIG_REFUSED)
+        if new is not self._configured:
             self._configured = new
             self._cache.note()
 

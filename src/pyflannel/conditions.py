@@ -41,6 +41,26 @@ LEASE_UNREADABLE: Final = Kind(
     "Somebody wrote something else into our record, so it can neither be renewed nor written again.",
     "Remove the key that is named: the agent writes it again.",
 )
+LEASE_MISSING: Final = Kind(
+    "lease-missing",
+    _ERROR,
+    "This host has no lease in the store and gets none, so that no other host knows it, or sends anything to its "
+    "containers.",
+    "See what came back. Where etcd is full (`etcdctl alarm list`), compact and defragment it, then `etcdctl alarm "
+    "disarm`; where it allows no writing, look after the agents' user; where no subnet is free, give the network more "
+    "of them, or `flannelctl leases release` those of hosts that are gone. The agent goes on trying.",
+    hidden_by=(STORE_DOWN,),
+    blocks_ready=True,
+)
+LEASE_NOT_RENEWED: Final = Kind(
+    "lease-not-renewed",
+    _ERROR,
+    "The store answers, and does not let us renew our lease. Once that has run out, within a day, other hosts forget "
+    "this one.",
+    "See what came back. Where etcd is full (`etcdctl alarm list`), compact and defragment it, then `etcdctl alarm "
+    "disarm`; where it allows no writing, look after the agents' user. The agent goes on trying.",
+    hidden_by=(STORE_DOWN, LEASE_MISSING),
+)
 RECORD_IGNORED: Final = Kind(
     "record-ignored",
     _WARNING,
@@ -126,7 +146,7 @@ CUT_OFF: Final = Kind(
     "None of the hosts that used to answer does so any more, neither through the overlay nor beside it: most likely it "
     "is this host that is cut off.",
     "See whether this host reaches anybody: its cable or virtual switch, its routes, its firewall.",
-    hidden_by=(UNDERLAY_DOWN,),
+    hidden_by=(UNDERLAY_DOWN, LEASE_MISSING),
 )
 PEER_UNREACHABLE: Final = Kind(
     "peer-unreachable",
@@ -134,7 +154,7 @@ PEER_UNREACHABLE: Final = Kind(
     "A host that used to answer does so no longer, neither through the overlay nor beside it. Its containers are not "
     "reached from here; all others are.",
     "See whether that host is up, and whether anything drops packets between this host and the address in the text.",
-    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF, LEASE_MISSING),
 )
 TUNNEL_BLOCKED: Final = Kind(
     "tunnel-blocked",
@@ -143,7 +163,7 @@ TUNNEL_BLOCKED: Final = Kind(
     "a firewall on the way, or a security group of a cloud, drops the tunnel's packets.",
     "Let what the text names pass in both directions between all hosts. If it passes already, see whether the agent of "
     "that host is well: it may lack the device, or the way back.",
-    hidden_by=(UNDERLAY_DOWN,),
+    hidden_by=(UNDERLAY_DOWN, LEASE_MISSING),
 )
 ONE_WAY: Final = Kind(
     "one-way",
@@ -151,7 +171,7 @@ ONE_WAY: Final = Kind(
     "Packets pass between this host and a peer in one direction only; no connection comes about in either.",
     "Look at the direction in the text: a firewall's rule, a route back by another way, or reverse path filtering "
     "(rp_filter) on the host that they do not arrive at.",
-    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF, LEASE_MISSING),
 )
 SUBNET_SILENT: Final = Kind(
     "subnet-silent",
@@ -160,7 +180,7 @@ SUBNET_SILENT: Final = Kind(
     "is stopped there, or packets for its containers are dropped on the way.",
     "See whether Docker runs on that host; if it does, whether anything between the hosts, such as a cloud's check of "
     "source and destination addresses, drops packets with addresses of containers.",
-    hidden_by=(UNDERLAY_DOWN,),
+    hidden_by=(UNDERLAY_DOWN, LEASE_MISSING),
 )
 PEER_LOSSY: Final = Kind(
     "peer-lossy",
@@ -185,7 +205,7 @@ PEER_SILENT: Final = Kind(
     "well and its firewall answers nobody: of a host without an agent of ours there is only ICMP echo to go by.",
     "If the host is meant to be there, send something from container to container. To have it looked after, let it "
     "answer ICMP echo, or UDP port 8286 (-probe-port) where it runs this agent.",
-    hidden_by=(UNDERLAY_DOWN, CUT_OFF),
+    hidden_by=(UNDERLAY_DOWN, CUT_OFF, LEASE_MISSING),
 )
 PROBE_PORT_TAKEN: Final = Kind(
     "probe-port-taken",

@@ -150,7 +150,8 @@ class Reign:
         """A footing with a lease, in whatever network is configured once one can be had."""
         while True:
             try:
-                return await find(self._settings, self._stores, self._store, self._configured, self._way)
+                known = (self._settings, self._stores, self._store, self._configured)
+                return await find(*known, self._desk.health, self._way)
             except ConfigChanged as exc:
                 log.warning("%s", exc)
                 found = await find_network(self._stores, self._desk.health)
@@ -177,7 +178,8 @@ class Reign:
 
     async def _step_back(self, why: Exception, proven: Configured) -> None:
         if proven is not self._configured:
-            log.error("Going back to the configuration as it was: this host cannot run with the new one: %s", why)
+            text = "Going back to the configuration as it was: this host cannot run with the new one"
+            self._desk.health.set(CONFIG_REFUSED, f"{text}: {why}")
             self._refused, self._configured = self._configured.text, proven
         else:
             log.error("Cannot begin anew yet, and go on trying: %s", why)

@@ -19,6 +19,7 @@ from typing import Final
 from pyflannel import backends
 from pyflannel.backends import direct
 from pyflannel.backends.api import Backend, View
+from pyflannel.health import Health
 from pyflannel.host import Facts, Underlay, Wish, choose, lines
 from pyflannel.identity import Devices, find_devices, remember
 from pyflannel.keeper import Keeper
@@ -128,13 +129,21 @@ class Footing:
 
 
 async def find(
-    settings: Settings, stores: Candidates, store: Store, configured: Configured, former: Way | None = None
+    settings: Settings,
+    stores: Candidates,
+    store: Store,
+    configured: Configured,
+    health: Health,
+    former: Way | None = None,
 ) -> Footing:
-    """Choose interface and MAC addresses, and acquire a lease with them; ``former`` is the way we took until now."""
+    """Choose interface and MAC addresses, and acquire a lease with them; ``former`` is the way we took until now.
+
+    ``health`` is told what keeps us from a lease.
+    """
     configured = await equipped(settings, configured)
     config, backend = configured.config, configured.backend
     underlay, devices = _survey(settings, configured)
-    listed = await patiently("list the leases", store.leases)
+    listed = await patiently("list the leases", store.leases, health=health)
     own = own_lease(config, listed.leases, underlay.public_ip, underlay.public_ipv6)
     written = _last_written(settings, underlay) if own is None else None
     mine = (own, written)
@@ -150,7 +159,7 @@ async def find(
         # Peers are told of the new way once it is there: the agent looks after the record when it has listed it.
         lease = own
     else:
-        lease = await acquire(store, tenant, rng, listed)
+        lease = await acquire(store, tenant, rng, listed, health)
         log.info("Lease acquired: %s", lease.subnet)
     network = Network(backend, View(config, underlay, lease.subnet, macs, checksum_offload(settings)), former)
     # The list is older than our record, and must not make that look like somebody's who took it from us.

@@ -38,6 +38,8 @@ PATIENCE: Final = 20
 """After so many looks in a row that found something wrong, the pause is ``LONG_PAUSE``."""
 LONG_PAUSE: Final = 5.0
 """Seconds."""
+RETRY: Final = 2.0
+"""Seconds after which what failed is tried again, if nothing is heard: a program that was missing may be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Guard:
                 in_a_row = in_a_row + 1 if await self._found_something() else 0
                 pause = PAUSE if in_a_row < PATIENCE else min(every, LONG_PAUSE)
                 await asyncio.sleep(pause)
-                await _change(changes, every - pause)
+                await _change(changes, (every if self.ok else min(every, RETRY)) - pause)
         finally:
             if changes is not None:
                 changes.close()

@@ -17,12 +17,13 @@ import logging
 import random
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Final
 
-from pyflannel.conditions import LEASE_CONFLICT, LEASE_UNREADABLE
+from pyflannel.conditions import LEASE_CONFLICT, LEASE_MISSING, LEASE_NOT_RENEWED, LEASE_UNREADABLE
 from pyflannel.health import Health
 from pyflannel.lease.alloc import bears_our_address, rival
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
@@ -30,12 +31,14 @@ from pyflannel.lease.table import LeaseTable, renew_in
 from pyflannel.lease.wire import subnet_name
 from pyflannel.linux.clock import boottime
 from pyflannel.store.api import Conflict, Store, Unavailable
-from pyflannel.tenancy import PAUSES, Tenant, address_of, patiently, release_surplus
+from pyflannel.tenancy import PAUSES, Tenant, address_of, release_surplus
 
 log = logging.getLogger(__name__)
 
 CLOCK_EVERY: Final = 20.0
 """Seconds between looks at the clock, at most."""
+ATTEMPTS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before the store is asked again when it did not do the 1st, 2nd, … time; the last one from then on."""
 LOOK_EVERY: Final = 30.0
 """Seconds between looks at a record that we cannot put right for the time being."""
 CONFLICT_PAUSES: Final = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -89,6 +92,8 @@ class Keeper:
         """``_not_before`` is earlier than it was."""
         self._spoilt = False
         """Our record cannot be read."""
+        self._vanished = False
+        """Our record is not there."""
         self._said: deque[Attrs] = deque([lease.attrs], maxlen=16)
         if tenant.written is not None:
             self._said.appendleft(tenant.written.attrs)
@@ -139,15 +144,18 @@ class Keeper:
 
     async def run(self) -> None:
         """Renew in good time, for ever; ``LeaseLost`` when another host holds our subnet."""
+        for kind in (LEASE_MISSING, LEASE_NOT_RENEWED, LEASE_UNREADABLE):
+            # Of the lease that was kept before this one.
+            self.health.clear(kind)
         while True:
             now = self._clock()
             if now < self._not_before:
                 await _within(min(self._not_before - now, CLOCK_EVERY), self._free)
                 self._free.clear()
             elif self._doubt.is_set():
-                await patiently("look after our lease", self._look, self._rng)
+                await self._insist("look after our lease", self._look)
             elif now >= self._due:
-                await patiently("renew our lease", self._renew, self._rng)
+                await self._insist("renew our lease", self._renew)
             else:
                 await _within(min(self._due - now, CLOCK_EVERY), self._doubt)
                 self._make_peace()
@@ -174,6 +182,20 @@ class Keeper:
             return f"Keeping {held.subnet}, which is reserved for us"
         await self._store.release(held)
         return f"Released our lease {held.subnet}"
+
+    async def _insist(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Ask the store until it does it, saying what is wrong; not in step with other hosts."""
+        for pause in chain(ATTEMPTS, repeat(ATTEMPTS[-1])):
+            try:
+                await call()
+            except Unavailable as exc:
+                kind = LEASE_MISSING if self._vanished else LEASE_NOT_RENEWED
+                self.health.set(kind, f"Couldn't {what}, and go on trying: {exc}")
+                await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
+            else:
+                for kind in (LEASE_MISSING, LEASE_NOT_RENEWED):
+                    self.health.clear(kind, said=f"The store takes our lease {self.lease.subnet} again")
+                return
 
     async def _renew(self) -> None:
         begun = self._clock()
@@ -216,7 +238,9 @@ class Keeper:
             raise LeaseLost(mine, older)
         await release_surplus(self._store, snapshot, mine, self._said, tenant.attrs)
         if held is None:
-            log.warning("Our lease %s has vanished from the store; writing it again", mine)
+            level = logging.DEBUG if self._vanished else logging.WARNING
+            log.log(level, "Our lease %s has vanished from the store; writing it again", mine)
+            self._vanished = True
             self._say(tenant.attrs)
             self._written(await self._store.create(mine, tenant.attrs, LEASE_TTL), begun)
             # Somebody may have been before us, under another key.
@@ -280,6 +304,7 @@ class Keeper:
     def _written(self, lease: Lease, begun: float) -> None:
         """Our record is as it should be, and lives from ``begun`` on at least."""
         self.lease = lease
+        self._vanished = False
         pause = renew_in(LEASE_TTL if lease.ttl is None else lease.ttl, self._tenant.margin, self._rng.random())
         self._began, self._due = begun, begun + max(1.0, pause)
         self._failures = 0

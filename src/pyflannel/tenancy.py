@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from pyflannel.conditions import LEASE_MISSING
+from pyflannel.health import Health
 from pyflannel.lease.alloc import OutOfSubnets, Replace, Reuse, Take, bears_our_address, choose
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
 from pyflannel.lease.network import NetworkConfig
@@ -52,53 +54,58 @@ class Tenant:
     """
 
 
-async def patiently(what: str, call: Callable[[], Awaitable[T]], rng: random.Random | None = None) -> T:
-    """Make a call to the store until it answers, saying what is wrong when that changes.
+async def patiently(
+    what: str, call: Callable[[], Awaitable[T]], rng: random.Random | None = None, health: Health | None = None
+) -> T:
+    """Make a call for a lease to the store until it answers, telling ``health`` what is wrong.
 
     ``rng`` spreads the attempts, so that hosts which lost the store together do not come back in step.
     """
-    said, failures = "", 0
+    health, failures = health or Health(), 0
     while True:
         try:
             answer = await call()
         except Unavailable as exc:
-            if str(exc) != said:
-                said = str(exc)
-                log.error("Couldn't %s, and go on trying: %s", what, exc)
+            health.set(LEASE_MISSING, f"Couldn't {what}, and go on trying: {exc}")
             spread = 1.0 if rng is None else rng.uniform(0.8, 1.2)
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)] * spread)
             failures += 1
         else:
-            if said:
-                log.info("The store answers again")
+            if failures:
+                health.clear(LEASE_MISSING, said="The store answers again")
             return answer
 
 
-async def acquire(store: Store, tenant: Tenant, rng: random.Random, listed: Snapshot | None = None) -> Lease:
+async def acquire(
+    store: Store, tenant: Tenant, rng: random.Random, listed: Snapshot | None = None, health: Health | None = None
+) -> Lease:
     """Our lease: the one we have, else the subnet we had, else a free one (compat §3.5).
 
-    ``listed`` is what the caller read of the store a moment ago.  Races with other hosts are lost and run again; a full
-    network is waited out, since subnets become free; ``ConfigChanged`` if meanwhile the network becomes another one.
+    ``listed`` is what the caller read of the store a moment ago; ``health`` is told what keeps us from a lease.  Races
+    with other hosts are lost and run again; a full network is waited out, since subnets become free; ``ConfigChanged``
+    if meanwhile the network becomes another one.
     """
-    search = _Search(store, tenant, rng, listed)
-    pause, said = 1.0, False
+    health, search = health or Health(), _Search(store, tenant, rng, listed)
+    pause = 1.0
     while True:
         try:
-            lease = await patiently("acquire a lease", search.step, rng)
+            lease = await patiently("acquire a lease", search.step, rng, health)
         except Conflict as exc:
             log.info("Another host was faster (%s); choosing again", exc)
             # So that hosts which collided once do not march on in step.
             await asyncio.sleep(rng.uniform(0.0, 0.1))
         except OutOfSubnets as exc:
             if search.config_changed:
+                health.clear(LEASE_MISSING)
                 raise ConfigChanged("the network configuration was changed while no subnet was free") from None
-            if not said:
-                said = True
-                log.error("Couldn't acquire a lease, and wait for a free subnet or a larger network: %s", exc)
+            health.set(
+                LEASE_MISSING, f"Couldn't acquire a lease, and wait for a free subnet or a larger network: {exc}"
+            )
             await asyncio.sleep(pause * rng.uniform(0.8, 1.2))
             pause = min(2 * pause, FULL_PAUSE)
         else:
             if lease is not None:
+                health.clear(LEASE_MISSING)
                 return lease
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 
@@ -12,7 +11,7 @@ from pyflannel.diff import Put, diff
 from pyflannel.linux.kernel import AlreadyThere
 from pyflannel.linux.spelling import spell
 from pyflannel.state import Address, Identity, Ipip, Link, Misfit, Route, Scope, State
-from tests.support.kernel_worlds import FakeWorld, World, linux_world
+from tests.support.kernel_worlds import World, each_kernel
 
 DEV = "flannel.ipip"
 SPEC = Ipip("", IPv4Address("192.0.2.1"))
@@ -29,16 +28,7 @@ SCOPE = Scope(
 )
 
 
-@pytest.fixture(
-    params=["fake", pytest.param("linux", marks=pytest.mark.needs("root", "netns", "ipip", "veth", "bridge"))]
-)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A kernel, the one in memory and the one of this machine in turn."""
-    if request.param == "fake":
-        yield FakeWorld()
-    else:
-        with linux_world() as made:
-            yield made
+world = each_kernel("ipip")
 
 
 def reconcile(world: World, want: State) -> None:

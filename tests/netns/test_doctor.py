@@ -39,7 +39,10 @@ def host(pair: Pair) -> Host:
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """A problem, and how it is taken out again by hand; ``{subnet}``, ``{first}`` and ``{target}`` are the host's."""
+    """A problem, and how it is taken out again by hand.
+
+    ``{subnet}``, ``{first}`` and ``{target}`` are the host's, ``{beyond}`` is a container of the other one.
+    """
 
     code: str
     deed: str
@@ -69,6 +72,13 @@ PLANTS = {
         "echo 1 >/proc/sys/net/ipv4/conf/ens33/rp_filter",
         "ip link del br9; echo 0 >/proc/sys/net/ipv4/conf/ens33/rp_filter",
         "the way to 172.16.41.132 leads out by br9",
+        fixed=True,
+    ),
+    "strict filtering of the tunnel": Plant(
+        "rp-filter",
+        "echo 1 >/proc/sys/net/ipv4/conf/flannel.1/rp_filter; ip route add {beyond} via 172.16.41.132 dev ens33",
+        "ip route del {beyond}; echo 0 >/proc/sys/net/ipv4/conf/flannel.1/rp_filter",
+        "the way to {beyond}/32 leads out by ens33",
         fixed=True,
     ),
     "a rule before ours": Plant(
@@ -108,6 +118,23 @@ PLANTS = {
         "iptables -t raw -A PREROUTING -d {target} ! -i docker0 -j DROP",
         "iptables -t raw -F PREROUTING",
         "-d {target}/32 ! -i docker0 -j DROP (table raw)",
+    ),
+    "Docker's filter, kept with nftables": Plant(
+        "docker-direct-access",
+        "nft add table ip docker-bridges; "
+        "nft add chain ip docker-bridges raw-PREROUTING '{ type filter hook prerouting priority raw ; }'; "
+        "nft add rule ip docker-bridges raw-PREROUTING ip daddr {target} iifname != docker0 counter drop",
+        "nft delete table ip docker-bridges",
+        "ip docker-bridges raw-PREROUTING ip daddr {target} iifname != docker0 drop (nftables)",
+        needs=("nft",),
+    ),
+    "a table of nftables": Plant(
+        "forward-dropped",
+        "nft add table inet theirs; nft add chain inet theirs f '{ type filter hook forward priority 0 ; }'; "
+        "nft add rule inet theirs f ip saddr 10.2.0.0/16 reject",
+        "nft delete table inet theirs",
+        "ends at: inet theirs f ip saddr 10.2.0.0/16 reject",
+        needs=("nft",),
     ),
     "a port that is shut": Plant(
         "port-blocked",
@@ -172,9 +199,11 @@ PLANTS = {
 }
 
 
-def filled(text: str, host: Host) -> str:
+def filled(text: str, pair: Pair) -> str:
+    host = pair.one
     gateway, first = str(host.subnet[0]), str(host.subnet[1])
     words = {"subnet": str(host.subnet), "gateway": gateway, "first": first, "target": host.target}
+    words["beyond"] = pair.two.target
     for word, value in words.items():
         text = text.replace("{" + word + "}", value)
     return text
@@ -186,21 +215,21 @@ def nothing_is_wrong(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_a_problem_is_found_by_its_name_and_gone_when_it_is(host: Host, name: str) -> None:
+def test_a_problem_is_found_by_its_name_and_gone_when_it_is(pair: Pair, host: Host, name: str) -> None:
     plant = PLANTS[name]
     for capability in plant.needs:
         if reason := missing(capability):
             pytest.skip(f"needs {capability}: {reason}")
-    host.space.shell(filled(plant.deed, host))
+    host.space.shell(filled(plant.deed, pair))
     try:
         found = visit(host)
         assert (found.codes, found.status) == ([plant.code], 1), found.text
-        assert filled(plant.evidence, host) in found.evidence
+        assert filled(plant.evidence, pair) in found.evidence
         if plant.fixed:
             mended = visit(host, "--fix", "--yes")
             assert (mended.fixed, mended.codes) == ([plant.code], []), mended.text
     finally:
-        host.space.shell(filled(plant.undo, host))
+        host.space.shell(filled(plant.undo, pair))
     nothing_is_wrong(host)
 
 
@@ -238,6 +267,15 @@ def test_another_machine_with_our_address_is_found(pair: Pair, host: Host) -> No
         found = visit(host)
         assert found.codes == ["host-address-twice"], found.text
         assert f"{link['address']} answers for {host.address} on ens33" in found.evidence
+    nothing_is_wrong(host)
+
+
+def test_another_interface_of_this_host_on_the_same_link_is_no_other_machine(pair: Pair, host: Host) -> None:
+    pair.switch.plug(host.space, "ens34", "172.16.41.231/32")
+    try:
+        assert visit(host).codes == []
+    finally:
+        host.space.run("ip link del ens34")
     nothing_is_wrong(host)
 
 

@@ -7,37 +7,29 @@ long that took, for each of the three who tell it, is printed in a table at the 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from pyflannel.tunnel.control import ControlError, Remote
-from tests.support.etcd_pair import EtcdPair
+from tests.support.capabilities import missing
 from tests.support.explained import (
     SILENT,
     WELL,
-    Between,
     Chronicle,
     Fault,
     Told,
     awaited,
-    conditions,
     explained,
     filled,
+    unspoken,
 )
 from tests.support.machines import eventually
+from tests.support.mischief import restart
 from tests.support.namespaces import Namespace
-from tests.support.pair import CONFIG, Host, Pair, Peer
-from tests.support.private_run import private_run, programs
-from tests.support.trio import Trio
+from tests.support.pair import CONFIG, Pair, Peer
 
 pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "iptables", "nft")
 
@@ -45,6 +37,7 @@ TUNNEL: Final = "-p udp --dport 8472 -j DROP"
 NETWORK: Final = "-s 10.2.0.0/16 -j DROP"
 HOST_OFF: Final = "172.16.41.199"
 """Nobody has it."""
+NO_INTERFACE: Final = "nothing: Error: no interface to use: -iface=ens33"
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +49,11 @@ def chronicle() -> Iterator[Chronicle]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """The agent of the first finds its programs in a directory of its own, and keeps what it knows in another."""
-    home = tmp_path_factory.mktemp("pair")
-    with Pair(home) as made:
-        tools = home / "bin"
-        tools.mkdir()
-        provide(tools)
-        made.one.environment["PATH"] = str(tools)
-        made.one.flags += [f"-state-dir={home / 'state'}", "-peer-filter"]
+    with Pair(tmp_path_factory.mktemp("pair")) as made:
+        made.one.flags.append("-peer-filter")
         made.start()
         awaited(made, WELL, "two hosts that are well")
         yield made
-
-
-def provide(tools: Path) -> None:
-    """Put every program there that is not there yet."""
-    for place in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"):
-        for program in sorted(Path(place).iterdir()) if Path(place).is_dir() else ():
-            link = tools / program.name
-            if not link.is_symlink():
-                link.symlink_to(program)
-
-
-def withdraw(tools: Path, *words: str) -> None:
-    """Take away every program that has one of these words in its name."""
-    for link in tools.iterdir():
-        if any(word in link.name for word in words):
-            link.unlink()
 
 
 # On one pair, by shell commands
@@ -167,13 +138,44 @@ FAULTS: Final = (
         "rp_filter of the tunnel is strict, and answers go another way",
         {"two": "echo 1 >/proc/sys/net/ipv4/conf/flannel.1/rp_filter; ip route add {target1} via {host1} dev ens33"},
         {"two": "echo 0 >/proc/sys/net/ipv4/conf/flannel.1/rp_filter; ip route del {target1}"},
-        Told(trace="ends there, at reverse path"),
+        Told(doctor_there=("rp-filter",), trace="ends there, at reverse path"),
     ),
     Fault(
         "the container is not there",
         {"two.container": "ip address flush dev eth0"},
         {"two.container": "ip address add {target2}/24 dev eth0; ip route add default via {bridge2}"},
         Told(trace="ends there, at container"),
+    ),
+    Fault(
+        "docker0 there is in another subnet",
+        {"two": "ip address del {bridge2}/24 dev docker0; ip address add 172.17.0.1/16 dev docker0"},
+        {"two": "ip address del 172.17.0.1/16 dev docker0; ip address add {bridge2}/24 dev docker0"},
+        Told(doctor_there=("bridge-elsewhere",), trace="ends there, at bridge"),
+    ),
+    Fault(
+        "docker0 here takes in containers of others",
+        {"one": "ip address del {bridge1}/24 dev docker0; ip address add {bridge1}/16 dev docker0"},
+        {"one": "ip address del {bridge1}/16 dev docker0; ip address add {bridge1}/24 dev docker0"},
+        Told(doctor=("bridge-elsewhere",)),
+    ),
+    Fault(
+        "docker0 there is down",
+        {"two": "ip link set docker0 down"},
+        {"two": "ip link set docker0 up"},
+        Told(trace="ends there, at bridge"),
+    ),
+    Fault(
+        "this host has no address",
+        {"one": "ip address flush dev ens33"},
+        {"one": "ip address add {host1}/24 dev ens33"},
+        Told(("interface-unusable",), ("peer-unreachable",), trace=f"{NO_INTERFACE}: ens33 has no usable IPv4 address"),
+    ),
+    Fault(
+        "the interface has another name than the agent was told",
+        {"one": "ip link set ens33 name enp0s3"},
+        {"one": "ip link set enp0s3 name ens33"},
+        # The agent that runs knows it again; whoever starts anew would not.
+        Told(trace=f"{NO_INTERFACE}: there is no interface ens33"),
     ),
     Fault(
         "containers may send too much",
@@ -210,36 +212,6 @@ def test_what_the_agent_heals_itself_leaves_nothing_to_tell(pair: Pair, script: 
 
 
 # On the same pair, by other means
-
-
-def restart(host: Host) -> None:
-    """Have the agent of a host begin anew."""
-    if host.agent is not None and host.agent.poll() is None:
-        host.stop()
-    host.start()
-
-
-class Occupant:
-    """A program that has a UDP port of a host, and is none of ours."""
-
-    def __init__(self, host: Host, port: int) -> None:
-        self._host, self._port = host, port
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def come(self) -> None:
-        """Bind it, once whoever has it has let go."""
-        bind = f"s=socket.socket(2,2); s.bind(('',{self._port})); print('bound',flush=True); time.sleep(600)"
-        self._process = subprocess.Popen(
-            [*self._host.enter, sys.executable, "-S", "-c", f"import socket,time; {bind}"], stdout=subprocess.PIPE
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline()
-
-    def go(self) -> None:
-        """Let go of it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
 
 
 def test_a_path_that_lets_through_less_than_the_device(pair: Pair, chronicle: Chronicle) -> None:
@@ -280,17 +252,19 @@ def test_a_route_that_somebody_else_has_put_in_the_place_of_ours(pair: Pair, chr
 
 
 @pytest.mark.parametrize(
-    ("name", "config"),
+    ("name", "config", "repaired"),
     [
-        ("the configuration is nonsense", CONFIG.replace("vxlan", "nonsense")),
-        ("the configuration is gone", None),
+        ("the configuration is nonsense", CONFIG.replace("vxlan", "nonsense"), f" {CONFIG}"),
+        ("the configuration is gone", None, CONFIG),
     ],
 )
-def test_a_configuration_that_cannot_be_used(pair: Pair, chronicle: Chronicle, name: str, config: str | None) -> None:
+def test_a_configuration_that_cannot_be_used(
+    pair: Pair, chronicle: Chronicle, name: str, config: str | None, repaired: str
+) -> None:
     fault = Fault(
         name,
         partial(pair.store.configure, config),
-        partial(pair.store.configure, CONFIG),
+        partial(pair.store.configure, repaired),
         Told(("config-refused",), ("config-refused",)),
     )
     explained(pair, fault, chronicle)
@@ -312,6 +286,11 @@ def test_a_store_that_is_out_of_reach(pair: Pair, chronicle: Chronicle) -> None:
     explained(pair, Fault("the store cannot be reached", close, open_, told), chronicle)
 
 
+def record(host: str, mac: str = "02:00:00:00:00:97") -> str:
+    """Of a host of which there is nothing else."""
+    return Peer("10.2.150.0/24", mac, host).record
+
+
 IGNORED: Final = Told(("record-ignored",), ("record-ignored",))
 BAD_RECORDS: Final = {
     "a record that nobody can read": ("10.2.150.0-24", "gibberish", IGNORED),
@@ -322,12 +301,15 @@ BAD_RECORDS: Final = {
     ),
     "a subnet that takes in others": (
         "10.2.0.0-17",
-        Peer("10.2.0.0/17", "02:00:00:00:00:97", "172.16.41.150").record,
+        record("172.16.41.150"),
         IGNORED,
     ),
+    "a subnet outside the network": ("10.9.0.0-24", record("172.16.41.150"), IGNORED),
+    "a host that is everybody's own": ("10.2.150.0-24", record("127.0.0.1"), IGNORED),
+    "a host of another backend": ("10.2.150.0-24", '{"PublicIP":"172.16.41.150","BackendType":"host-gw"}', IGNORED),
     "a second lease with the address of the peer": (
         "10.2.150.0-24",
-        Peer("10.2.150.0/24", "02:00:00:00:00:96", "172.16.41.132").record,
+        record("172.16.41.132"),
         Told(("peer-silent",), ("record-ignored",), ("leases-of-one-host",)),
     ),
 }
@@ -351,6 +333,85 @@ def test_our_own_record_that_nobody_can_read(pair: Pair, chronicle: Chronicle) -
     explained(pair, fault, chronicle)
 
 
+def test_a_host_that_gets_no_lease(pair: Pair, chronicle: Chronicle) -> None:
+    one, two = pair.one, pair.two
+    key = str(two.subnet).replace("/", "-")
+    whole = json.loads(CONFIG)
+
+    def leave_no_room() -> None:
+        two.stop()
+        pair.store.write({key: None})
+        pair.store.configure(json.dumps(whole | {"SubnetMin": str(one.subnet[0]), "SubnetMax": str(one.subnet[0])}))
+        two.start()
+
+    told = Told((), ("lease-missing",), trace="ends here, at lease")
+    fault = Fault("no subnet is free", leave_no_room, partial(pair.store.configure, CONFIG), told)
+    explained(pair, fault, chronicle)
+
+
+def test_packets_that_get_lost_now_and_then(pair: Pair, chronicle: Chronicle) -> None:
+    lose = "add rule bridge loss forward ip protocol udp udp dport 8472 numgen random mod 100 < 15 drop"
+    chain = "add chain bridge loss forward { type filter hook forward priority 0; }"
+    fault = Fault(
+        "of a hundred packets of the tunnel fifteen get lost",
+        partial(pair.switch.shell, f"nft 'add table bridge loss; {chain}; {lose}'"),
+        partial(pair.switch.run, "nft delete table bridge loss"),
+        Told(("peer-lossy",), ("peer-lossy",)),
+        patience=120.0,
+    )
+    explained(pair, fault, chronicle)
+
+
+def test_an_interface_that_is_taken_out_and_put_in_again(pair: Pair, chronicle: Chronicle) -> None:
+    fault = Fault(
+        "the interface is gone",
+        {"one": "ip link delete ens33"},
+        pair.one.plug,
+        Told(("interface-unusable",), ("peer-unreachable",), trace=f"{NO_INTERFACE}: there is no interface ens33"),
+    )
+    explained(pair, fault, chronicle)
+
+
+@pytest.mark.skipif(missing("ipip") is None, reason="this kernel has ipip")
+def test_a_configuration_for_which_the_kernel_is_not_made(pair: Pair, chronicle: Chronicle) -> None:
+    fault = Fault(
+        "the configuration is for ipip, which the kernel lacks",
+        partial(pair.store.configure, CONFIG.replace("vxlan", "ipip")),
+        partial(pair.store.configure, CONFIG),
+        Told(("config-refused",), ("config-refused",)),
+    )
+    explained(pair, fault, chronicle)
+
+
+def test_an_address_that_changes_is_not_spoken_of(pair: Pair) -> None:
+    one, new = pair.one, "172.16.41.141"
+
+    def move(before: str, after: str) -> None:
+        one.space.shell(f"ip address flush dev ens33; ip address add {after}/24 dev ens33")
+        record = str(one.subnet)
+        eventually(lambda: str(pair.store.leases()[record].attrs.public_ip) == after, f"{after} in place of {before}")
+        pair.await_contact()
+
+    def there_and_back() -> None:
+        move(one.address, new)
+        move(new, one.address)
+
+    unspoken(pair, there_and_back, "another address")
+
+
+def test_a_new_machine_in_the_place_of_a_peer_is_not_spoken_of(pair: Pair) -> None:
+    two, subnet = pair.two, pair.two.subnet
+
+    def replace() -> None:
+        two.stop()
+        two.forget()
+        two.started()
+        pair.await_contact()
+
+    unspoken(pair, replace, "a new machine", SILENT)
+    assert two.subnet == subnet
+
+
 def test_another_machine_with_our_address(pair: Pair, chronicle: Chronicle) -> None:
     with ExitStack() as stack:
 
@@ -369,87 +430,6 @@ def test_another_machine_with_our_address(pair: Pair, chronicle: Chronicle) -> N
             Fault("another machine has our address", come, go, Told(doctor=("host-address-twice",))),
             chronicle,
         )
-
-
-def test_an_agent_that_is_stopped(pair: Pair, chronicle: Chronicle) -> None:
-    gone, untold = ("agent-not-running",), "unsure there, at agent"
-    for host, told in (
-        (pair.two, Told(conditions_there=SILENT, doctor_there=gone, trace=untold)),
-        (pair.one, Told(SILENT, doctor=gone, trace=untold)),
-    ):
-        name = "no agent runs here" if host is pair.one else "no agent runs there"
-        explained(pair, Fault(name, host.stop, host.start, told), chronicle)
-
-
-def test_a_tunnel_port_that_another_program_has_at_a_start(pair: Pair, chronicle: Chronicle) -> None:
-    occupant, one = Occupant(pair.one, 8472), pair.one
-
-    def come() -> None:
-        one.stop()
-        one.space.run("ip link delete flannel.1")
-        occupant.come()
-        assert one.start().wait(20) == 1
-
-    def go() -> None:
-        occupant.go()
-        one.start()
-
-    told = Told(
-        SILENT,
-        ("tunnel-blocked",),
-        ("agent-not-running", "port-taken"),
-        trace="ends here, at device",
-    )
-    explained(pair, Fault("another program has the tunnel's port", come, go, told), chronicle)
-
-
-def test_a_probe_port_that_another_program_has(pair: Pair, chronicle: Chronicle) -> None:
-    occupant, one = Occupant(pair.one, 8286), pair.one
-
-    def come() -> None:
-        one.stop()
-        occupant.come()
-        one.start()
-
-    told = Told(("probe-port-taken",), trace="unsure there, at agent")
-    explained(pair, Fault("another program has the probes' port", come, occupant.go, told), chronicle)
-
-
-def test_files_that_cannot_be_written(pair: Pair, chronicle: Chronicle) -> None:
-    one = pair.one
-    state, away = one.home.parent / "state", one.home.parent / "away"
-    file = one.subnet_file
-    text = file.read_text()
-
-    def shut() -> None:
-        one.stop()
-        state.rename(away)
-        state.write_text("a file where a directory should be")
-        file.unlink()
-        file.mkdir()
-        one.start()
-
-    def open_() -> None:
-        state.unlink()
-        away.rename(state)
-        file.rmdir()
-        file.write_text(text)
-
-    told = Told(("cache-unwritable", "subnet-file-unwritable"))
-    explained(pair, Fault("neither state nor subnet.env can be written", shut, open_, told), chronicle)
-
-
-def test_programs_that_are_missing(pair: Pair, chronicle: Chronicle) -> None:
-    one, tools = pair.one, Path(pair.one.environment["PATH"])
-
-    def remove() -> None:
-        withdraw(tools, "tables", "nft")
-        one.space.run("iptables -F FORWARD")
-        restart(one)
-
-    told = Told(("firewall-not-in-sync", "peer-filter-off"), (), ("forward-dropped",), trace="ends here, at firewall")
-    fault = Fault("neither iptables nor nft is installed", remove, partial(provide, tools), told)
-    explained(pair, fault, chronicle)
 
 
 def test_another_host_that_takes_our_address_for_its_own(pair: Pair, chronicle: Chronicle) -> None:
@@ -491,94 +471,3 @@ def test_a_lease_that_another_host_takes(pair: Pair, chronicle: Chronicle) -> No
         trace="answer ends there, at underlay",
     )
     explained(pair, Fault("another host has taken our subnet", take, move, told), chronicle)
-
-
-# Where it takes another network
-
-
-def test_a_gateway_that_is_not_on_the_link(tmp_path: Path, chronicle: Chronicle) -> None:
-    with Trio(tmp_path, CONFIG) as trio:
-        trio.start()
-        fault = Fault(
-            "host-gw, and a host behind a router",
-            partial(trio.store.configure, CONFIG.replace("vxlan", "host-gw")),
-            partial(trio.store.configure, CONFIG),
-            Told(("kernel-refuses", "subnet-silent"), ("kernel-refuses", "subnet-silent"), trace="ends here, at route"),
-        )
-        explained(Between(trio.one, trio.three), fault, chronicle)
-
-
-@pytest.mark.needs("tun")
-def test_a_forwarder_that_dies_leaves_nothing_to_tell(tmp_path: Path) -> None:
-    with Pair(tmp_path) as pair:
-        pair.store.configure(CONFIG.replace("vxlan", "udp"))
-        pair.start()
-        forwarder = forwarder_of(pair.two)
-        os.kill(forwarder, signal.SIGKILL)
-        eventually(lambda: forwarder_of(pair.two) not in (0, forwarder), "another forwarder")
-        awaited(pair, WELL, "a forwarder that was killed")
-
-
-def forwarder_of(host: Host) -> int:
-    """The process that forwards for it; 0 while one gives way to another."""
-    found = Remote.connect(host.subnet_file.parent / "flannel0.sock")
-    if found is None:
-        return 0
-    with found, suppress(ControlError):
-        return found.hello().pid
-    return 0
-
-
-@pytest.mark.needs("wireguard-go")
-def test_a_program_of_wireguard_that_dies(tmp_path: Path) -> None:
-    with Pair(tmp_path) as pair, ExitStack() as stack:
-        for host in pair.hosts:
-            stack.enter_context(private_run(host))
-        pair.store.configure(CONFIG.replace("vxlan", "wireguard"))
-        pair.start()
-        for host in pair.hosts:
-            host.space.run("ip link set cable mtu 1420")
-        awaited(pair, WELL, "a network of wireguard")
-        (program,) = programs(pair.one)
-        os.kill(program, signal.SIGKILL)
-        eventually(lambda: programs(pair.one) not in ([], [program]), "another program")
-        awaited(pair, WELL, "a program of wireguard that was killed")
-
-
-def test_a_command_that_fails(tmp_path: Path, chronicle: Chronicle) -> None:
-    mark = tmp_path / "broken"
-    add = "read MAC; ip neigh replace $PUBLIC_IP lladdr $MAC dev ens33; ip route replace $SUBNET via $PUBLIC_IP"
-    commands = {
-        "PreStartupCommand": "set -- $(ip -br link show dev ens33); echo $3",
-        "SubnetAddCommand": f"test ! -e {mark} || exit 1; {add}",
-        "SubnetRemoveCommand": "ip route del $SUBNET via $PUBLIC_IP",
-        "SubnetCheckCommand": "ip route show $SUBNET via $PUBLIC_IP | grep -q .",
-    }
-    with Pair(tmp_path) as pair:
-        pair.store.configure(json.dumps(json.loads(CONFIG) | {"Backend": {"Type": "extension", **commands}}))
-        pair.start()
-
-        def fail() -> None:
-            mark.touch()
-            pair.one.space.run(f"ip route del {pair.two.subnet}")
-
-        # Where packets go beyond such a route is not flannel's to know.
-        well, told = Told(trace="unsure here, at tunnel"), Told(("command-fails",), trace="ends here, at route")
-        fault = Fault("a command of the extension backend fails", fail, mark.unlink, told)
-        explained(pair, fault, chronicle, well)
-        fail()
-        eventually(lambda: conditions(pair.one) == ("command-fails",), "the command's failure")
-        pair.store.configure(CONFIG)
-        eventually(lambda: conditions(pair.one) == (), "no complaint of what nobody runs any more")
-
-
-@pytest.mark.needs("etcd")
-def test_an_etcd_that_is_stopped(tmp_path: Path, chronicle: Chronicle) -> None:
-    with EtcdPair(tmp_path) as pair:
-        pair.start()
-        # The records of two hosts are there, and nothing of the hosts.
-        well = Told(("peer-silent",), ("peer-silent",))
-        awaited(pair, well, "both hosts")
-        told = Told(("peer-silent", "store-unreachable"), ("peer-silent", "store-unreachable"))
-        fault = Fault("all members of etcd are stopped", pair.etcd.kill, pair.etcd.heal, told)
-        explained(pair, fault, chronicle, well)

@@ -420,15 +420,19 @@ def test_a_source_on_another_host_is_refused_with_its_place(pair: Pair) -> None:
         trace(pair.one, flow(pair.two, pair.one), answering(pair.hosts))
 
 
-def test_another_programs_table_that_can_drop_makes_it_uncertain(pair: Pair) -> None:
+@pytest.mark.needs("nft")
+def test_another_programs_table_of_nftables_is_where_it_ends_or_may_end(pair: Pair) -> None:
+    verdicts = []
     pair.two.space.run("nft add table inet theirs")
     pair.two.space.run("nft add chain inet theirs f { type filter hook forward priority 5 ; }")
-    quiet = trace(pair.one, flow(pair.one, pair.two), answering(pair.hosts))
-    pair.two.space.run("nft add rule inet theirs f tcp dport 25 drop")
-    found = trace(pair.one, flow(pair.one, pair.two), answering(pair.hosts))
+    for rule in ("tcp dport 25 drop", "meta mark 7 drop", "icmp type echo-request drop"):
+        pair.two.space.run(f"nft add rule inet theirs f {rule}")
+        found = trace(pair.one, flow(pair.one, pair.two), answering(pair.hosts))
+        verdicts.append(found.verdict)
     pair.two.space.run("nft delete table inet theirs")
-    assert (quiet.verdict, found.verdict) == (Verdict.ARRIVES, Verdict.UNTOLD), told(found)
-    assert "inet theirs" in found.sentence
+    assert verdicts == [Verdict.ARRIVES, Verdict.UNTOLD, Verdict.ENDS], told(found)
+    assert found.legs[-1].host == pair.two.address
+    assert "drops it at forward: inet theirs f icmp type echo-request drop" in found.sentence
 
 
 def test_the_command_prints_its_verdict_and_ends_with_its_status(pair: Pair) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
 
-from pyflannel.firewall.verdict import Outcome, Packet, parse, walk
+from pyflannel.firewall import nft
+from pyflannel.firewall.verdict import Outcome, Packet, Verdict, parse, walk
 from pyflannel.linux.netns import inside
 from tests.support.namespaces import Namespace, veth
 
@@ -57,8 +60,43 @@ CONDITIONS = (
     "-m iprange --src-range 10.9.1.1-10.9.1.2",
     '-m comment --comment "a \\"-j DROP\\" in words"',
 )
-
-TARGETS_OF_RULES = ("-j ACCEPT", "-j DROP", "-j REJECT", "-j RETURN", "-j MARK --set-xmark 0x1/0x1", "")
+NFT_CONDITIONS = (
+    "",
+    "ip saddr 10.9.1.2",
+    "ip saddr != 10.9.1.2",
+    "ip saddr 10.9.1.0/24 ip daddr 10.9.2.0/30",
+    "ip daddr { 10.9.2.2, 10.9.3.0/24 }",
+    "ip daddr 10.9.2.3-10.9.2.9",
+    "ip daddr @mine",
+    "ip daddr != @mine",
+    'iifname "left"',
+    'iifname "le*"',
+    'iifname != "le*"',
+    'iifname != { "lo", "left" }',
+    'oifname "right"',
+    'iif "left"',
+    "meta l4proto udp",
+    "meta l4proto != { tcp, icmp }",
+    "ip protocol tcp",
+    "udp dport 80",
+    "udp dport != 80",
+    "udp dport { 53, 8000-9000 }",
+    "tcp dport != 80",
+    "th dport 53",
+    "icmp type echo-request",
+    "ct state new",
+    "ct state established,related",
+    "ct state { established, related }",
+    "ct state != invalid",
+    "ct status dnat",
+    "meta nfproto ipv4",
+    "ip6 saddr != ::1",
+    "fib daddr type local",
+    "fib daddr type != local",
+    "fib saddr . iif oif missing",
+    "fib saddr . iif oif exists",
+)
+NFT_VERDICTS = ("accept", "drop", "reject", "return", "continue", "counter", 'counter accept comment "a drop in words"')
 
 
 @dataclass(frozen=True)
@@ -107,6 +145,36 @@ def drawn(rng: random.Random) -> str:
     return "\n".join([*lines, "COMMIT", ""])
 
 
+def drawn_for_nft(rng: random.Random) -> str:
+    """Two base chains of a table of one's own for ``nft -f``; jumps lead to later chains only."""
+    elements = "elements = { 10.9.2.2, 10.9.4.0/24 }"
+    lines = [
+        "table inet theirs {",
+        f"set mine {{ type ipv4_addr; flags interval; {elements}; }}",
+        "map ways { type ifname : verdict; }",
+    ]
+    bodies: list[str] = []
+    for at, chain in enumerate(("FORWARD", *CHAINS)):
+        ways = [f"{verb} {other}" for other in CHAINS[max(at, 1) :] for verb in ("jump", "goto")]
+        maps = [
+            *(f'oifname vmap {{ "lo" : drop, "right" : {way} }}' for way in ways[:2]),
+            *["iifname vmap @ways"][: len(ways)],
+            f"udp dport vmap {{ 80 : drop, 53-60 : accept, 8472 : {ways[0] if ways else 'return'} }}",
+        ]
+        rules = [
+            rng.choice([f"{rng.choice(NFT_CONDITIONS)} {rng.choice([*NFT_VERDICTS, *ways, *ways])}"] * 3 + maps)
+            for _ in range(rng.randrange(6))
+        ]
+        policy = rng.choice(["accept", "accept", "drop"])
+        hook = f"type filter hook forward priority {rng.randrange(-5, 5)}; policy {policy};" if at < 2 else ""
+        name = chain if at else "FIRST"
+        lines.append(f"chain {name} {{ {hook} }}")
+        bodies.append("chain {} {{\n{}\n}}".format(name, "\n".join(rules)))
+    jump = f'add element inet theirs ways {{ "left" : jump {CHAINS[-1]} }}'
+    whole = "\n".join([*lines, "}", jump, "table inet theirs {", *bodies, "}", ""])
+    return f"table inet theirs\ndelete table inet theirs\n{whole}"
+
+
 class Receivers:
     """What arrives at the right: which source got through to which address and port."""
 
@@ -152,17 +220,14 @@ def send(space: Namespace) -> None:
     inside(str(space.path), go)
 
 
-def said(text: str) -> dict[tuple[str, str, int], Outcome]:
-    rules = parse(text)
+def said(judge: Callable[[Packet], Verdict]) -> dict[tuple[str, str, int], Outcome]:
     return {
-        (source, target, port): walk(
-            rules,
-            "filter",
-            "FORWARD",
+        (source, target, port): judge(
             Packet(
                 *(ip_address(source), ip_address(target), "left", "right", "udp", 40001, port),
                 destination_type="UNICAST",
-            ),
+                reverse_path=True,
+            )
         ).outcome
         for source in SOURCES
         for target in TARGETS
@@ -170,8 +235,8 @@ def said(text: str) -> dict[tuple[str, str, int], Outcome]:
     }
 
 
-@pytest.mark.parametrize("variant", ["nft", "legacy"])
-def test_packets_do_what_the_walk_says(stage: Stage, variant: str) -> None:
+@contextmanager
+def receiving(stage: Stage) -> Iterator[Receivers]:
     receivers = Receivers(stage.right)
     try:
         # Neighbours are asked once, so that from now on whatever is sent is there when the call returns.
@@ -179,14 +244,34 @@ def test_packets_do_what_the_walk_says(stage: Stage, variant: str) -> None:
             stage.left.run(f"ping -c 1 {target}")
         for source in SOURCES:
             stage.right.run(f"ping -c 1 {source}")
+        yield receivers
+    finally:
+        receivers.close()
+
+
+def compare(stage: Stage, receivers: Receivers, judge: Callable[[Packet], Verdict], about: str) -> None:
+    verdicts = said(judge)
+    assert Outcome.UNCERTAIN not in verdicts.values(), about
+    send(stage.left)
+    wanted = {way for way, outcome in verdicts.items() if outcome is Outcome.ACCEPT}
+    assert receivers.arrived() == wanted, about
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_packets_do_what_the_walk_says(stage: Stage, variant: str) -> None:
+    with receiving(stage) as receivers:
         for seed in range(ROUNDS):
             text = drawn(random.Random(seed))
             stage.host.run(f"iptables-{variant}-restore", stdin=text)
             printed = stage.host.run(f"iptables-{variant}-save")
-            verdicts = said(printed)
-            assert Outcome.UNCERTAIN not in verdicts.values(), f"seed {seed}\n{printed}"
-            send(stage.left)
-            wanted = {way for way, outcome in verdicts.items() if outcome is Outcome.ACCEPT}
-            assert receivers.arrived() == wanted, f"seed {seed}\n{printed}"
-    finally:
-        receivers.close()
+            compare(stage, receivers, partial(walk, parse(printed), "filter", "FORWARD"), f"seed {seed}\n{printed}")
+
+
+@pytest.mark.needs("nft")
+def test_packets_do_what_the_walk_through_a_table_of_nftables_says(stage: Stage) -> None:
+    with receiving(stage) as receivers:
+        for seed in range(ROUNDS):
+            stage.host.run("nft -f -", stdin=drawn_for_nft(random.Random(seed)))
+            tables = [nft.read(stage.host.run("nft -j list table inet theirs"))]
+            listed = stage.host.run("nft list table inet theirs")
+            compare(stage, receivers, partial(nft.walk, tables, "forward"), f"seed {seed}\n{listed}")

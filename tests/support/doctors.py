@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyflannel import conditions
+from tests.support.capabilities import SLOWNESS
 from tests.support.pair import Host
 
 OF_THE_AGENT = frozenset(kind.code for kind in conditions.ALL)
@@ -60,7 +61,7 @@ def at(
     """The same, anywhere."""
     program = [*enter, sys.executable, "-m", "pyflannel.cli.flannelctl", command, "--no-defaults", *options]
     return subprocess.run(
-        [*program, "--", *flags], input=stdin, capture_output=True, text=True, check=False, timeout=60
+        [*program, "--", *flags], input=stdin, capture_output=True, text=True, check=False, timeout=60 * SLOWNESS
     )
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, urlencode
 
+from tests.support.machines import hold
+
 _START_S = 20.0
 _HTTP_S = 5.0
 
@@ -96,11 +98,13 @@ class Etcd:
 
     def freeze(self) -> None:
         """Let it hang: connections stay, and the kernel goes on accepting new ones."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        hold(self._process)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def ctl(self, *arguments: str, stdin: str | None = None) -> str:
         """What ``etcdctl`` (API 3) prints."""
@@ -150,10 +154,6 @@ class Etcd:
             return b'"true"' in self.http("GET", "/health")
         except OSError:
             return False
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
 
 
 def free_ports(count: int) -> list[int]:

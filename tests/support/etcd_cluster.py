@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support.etcd import free_ports
+from tests.support.machines import hold
 
 _START_S = 30.0
 _CTL_S = "3s"
@@ -129,7 +130,7 @@ class EtcdCluster:
 
     def freeze(self, index: int) -> None:
         """Let a member hang: connections stay, and the kernel goes on accepting new ones."""
-        self._running(index).send_signal(signal.SIGSTOP)
+        hold(self._running(index))
         self._members[index].is_frozen = True
 
     def thaw(self, index: int) -> None:

@@ -9,8 +9,9 @@ repair until nobody says anything.  How long each took is kept, for people (``Ch
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
@@ -27,6 +28,9 @@ PATIENCE: Final = 30.0
 
 QUESTIONS: Final = (0.2, 0.4, 0.8, 1.6, 2.0)
 """Seconds between one trace and the next, and the next: more often than that no agent answers in the long run."""
+
+LISTENING: Final = 0.1
+"""Seconds between one question and the next to an agent that should have nothing to say."""
 
 Deed = Mapping[str, str] | Callable[[], object]
 """Shell scripts by where they run (``one``, ``two``, ``one.container``, ...), or anything else."""
@@ -74,6 +78,8 @@ class Fault:
     plant: Deed
     repair: Deed
     told: Told
+    patience: float = PATIENCE
+    """Seconds until it is told: more where chance decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +121,16 @@ def explained(ends: Ends, fault: Fault, chronicle: Chronicle, well: Told = WELL)
     """Plant it, and see that it is told; repair it, and see that nothing is left to tell but what was before."""
     _do(ends, fault.plant)
     try:
-        there = awaited(ends, fault.told, fault.name)
+        there = awaited(ends, fault.told, fault.name, fault.patience)
     finally:
         _do(ends, fault.repair)
     gone = awaited(ends, well, f"{fault.name}, repaired")
     chronicle.rows.append((fault.name, fault.told, there, gone))
 
 
-def awaited(ends: Ends, told: Told, what: str) -> Times:
+def awaited(ends: Ends, told: Told, what: str, patience: float = PATIENCE) -> Times:
     """Ask everybody until all agree that it is as ``told``; how long each took."""
-    inquiry, one, two = _Inquiry(what), ends.one, ends.two
+    inquiry, one, two = _Inquiry(what, patience), ends.one, ends.two
     agents = (told.conditions, told.conditions_there)
 
     def by_agents() -> float:
@@ -143,12 +149,34 @@ def awaited(ends: Ends, told: Told, what: str) -> Times:
     return times
 
 
+def unspoken(ends: Ends, deed: Deed, what: str, but: Collection[str] = ()) -> None:
+    """While ``deed`` is done, which ends when all is well, no agent complains of anything, nor anybody after it.
+
+    ``but``: codes of what is true all the same.
+    """
+    over, heard = threading.Event(), set[str]()
+
+    def listen() -> None:
+        while not over.wait(LISTENING):
+            heard.update(conditions(ends.one), conditions(ends.two))
+
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(listen)
+        try:
+            _do(ends, deed)
+        finally:
+            over.set()
+        listening.result()
+    assert heard <= set(but), f"{what}: the agents said {sorted(heard)}"
+    awaited(ends, WELL, what)
+
+
 class _Inquiry:
     """Asks until the answer is right."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, patience: float) -> None:
         """``what`` is there from now on."""
-        self._what, self._began = what, time.monotonic()
+        self._what, self._patience, self._began = what, patience, time.monotonic()
 
     def until(
         self, who: str, question: Callable[[], object], wanted: object, pauses: tuple[float, ...] = (0.0,)
@@ -163,7 +191,7 @@ class _Inquiry:
             return said[-1] == wanted
 
         try:
-            eventually(is_right, self._what, PATIENCE)
+            eventually(is_right, self._what, self._patience)
         except AssertionError as late:
             raise AssertionError(f"{late}: {who} {said[-1]}, not {wanted}") from None
         return time.monotonic() - self._began
@@ -193,7 +221,8 @@ def traced(host: Host, peer: Host) -> str:
     """Where a packet of the container of ``host`` for that of ``peer`` ends, as its ``flannelctl trace`` says."""
     done = doctors.at(host.enter, doctors.arguments(host), "--json", host.target, peer.target, command="trace")
     if not done.stdout:
-        return f"nothing: {done.stderr.strip()}"
+        # What there is instead is said as well.
+        return f"nothing: {done.stderr.strip().partition('. ')[0]}"
     document = json.loads(done.stdout)
     if document["verdict"] == "arrives":
         return "arrives"

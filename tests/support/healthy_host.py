@@ -29,6 +29,7 @@ from pyflannel.telemetry.document import (
     NetworkPart,
     PeerPart,
 )
+from tests.support.nft_tables import ACCEPT, firewalld
 
 CONFIG = '{"Network":"10.2.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:2::/48","Backend":{"Type":"vxlan"}}'
 NOW = 1_800_000_000.0
@@ -112,7 +113,13 @@ DEVICES = (
 HEALTHY = Facts(
     agent=Agent("/run/flannel/flanneld.sock", STATUS, None, True, ("flanneld (process 42)",), None),
     network=Network(
-        IPv4Network("10.2.0.0/16"), IPv6Network("fd00:2::/48"), "vxlan", ("flannel.1", "flannel-v6.1"), 8472, False
+        IPv4Network("10.2.0.0/16"),
+        IPv6Network("fd00:2::/48"),
+        "vxlan",
+        ("flannel.1", "flannel-v6.1"),
+        8472,
+        False,
+        8472,
     ),
     subnet_file=SubnetFile(
         "/run/flannel/subnet.env",
@@ -155,6 +162,7 @@ HEALTHY = Facts(
         Tables("iptables-legacy", 4, "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", usual=False),
     ),
     nft_tables=("ip nat", "ip filter"),
+    native=(firewalld([ACCEPT]),),
     listeners=(Listener(8472, ""),),
     docker=Docker("28.2.2", "docker0", IPv4Network("10.2.7.0/24"), 1430),
     release="6.1.0-28-amd64",

@@ -6,10 +6,12 @@ these are foreign, and ``foreign()`` tells whether anything about them has chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_interface, ip_network
 from typing import Protocol
+
+import pytest
 
 from pyflannel.diff import Put
 from pyflannel.linux.kernel import Kernel, LinuxKernel
@@ -163,3 +165,18 @@ def linux_world() -> Iterator[World]:
     """A fresh namespace with a ``LinuxKernel`` in it, gone afterwards."""
     with Namespace("kernel") as space, LinuxKernel(space.name) as kernel:
         yield LinuxWorld(space, kernel)
+
+
+def each_kernel(kind: str) -> Callable[..., Iterator[World]]:
+    """The fixture ``world``: the kernel in memory and, if it knows devices of ``kind``, this machine's, in turn."""
+    real = pytest.param("linux", marks=pytest.mark.needs("root", "netns", kind, "veth", "bridge"))
+
+    @pytest.fixture(params=["fake", real])
+    def world(request: pytest.FixtureRequest) -> Iterator[World]:
+        if request.param == "fake":
+            yield FakeWorld()
+        else:
+            with linux_world() as made:
+                yield made
+
+    return world

@@ -6,7 +6,9 @@ machine we run on, so that a real dockerd runs in each of them, with nothing but
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -111,6 +113,12 @@ def _overlay(path: str) -> str:
     upper, work = (f"/run/changes{path}/{part}" for part in ("upper", "work"))
     options = f"lowerdir={path},upperdir={upper},workdir={work}"
     return f"mkdir -p {upper} {work}; mount -t overlay overlay -o {options} {path}"
+
+
+def hold(process: subprocess.Popen[bytes]) -> None:
+    """Stop it where it is; returns when none of its threads runs any more, which SIGSTOP alone does not wait for."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 20.0) -> int:

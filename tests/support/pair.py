@@ -36,7 +36,7 @@ from pyflannel.lease.model import Lease
 from pyflannel.outputs import read_subnet_env
 from pyflannel.store.local import LocalStore
 from tests.support import probe
-from tests.support.machines import Switch, eventually, stop
+from tests.support.machines import Switch, eventually, hold, stop
 from tests.support.namespaces import Namespace
 from tests.support.pictures import DEVICE, Picture, differences, picture
 from tests.support.probe import Loss
@@ -186,7 +186,7 @@ class Host:
         """The agent does nothing during this block, as on a machine that is very slow: what happens in it is whole
         before it is looked at."""
         assert self.agent is not None
-        self.agent.send_signal(signal.SIGSTOP)
+        hold(self.agent)
         try:
             yield
         finally:

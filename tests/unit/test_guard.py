@@ -11,7 +11,7 @@ import pytest
 
 from pyflannel.firewall.iptables import compare, parse_save
 from pyflannel.firewall.rules import rules
-from pyflannel.guard import LONG_PAUSE, PATIENCE, PAUSE, SETTLE, Guard, Policy, RuleChanges, policy
+from pyflannel.guard import LONG_PAUSE, PATIENCE, PAUSE, RETRY, SETTLE, Guard, Policy, RuleChanges, policy
 from pyflannel.linux.run import CommandMissing, Completed
 from pyflannel.linux.xtables import FirewallError, Xtables
 from pyflannel.settings import Settings
@@ -375,6 +375,20 @@ def test_it_goes_on_after_a_failure_until_all_is_well() -> None:
         assert host.forward == [JUMP]
 
     while_guarded(host, scenario, every=5)
+
+
+def test_what_has_failed_just_now_is_tried_again_before_the_clock_says_so() -> None:
+    host = Host()
+
+    async def scenario() -> None:
+        host.broken[4] = "no iptables"
+        host.flush_forward()
+        await asyncio.sleep(20)
+        del host.broken[4]
+        await asyncio.sleep(RETRY + 0.5)
+        assert host.forward == [JUMP]
+
+    while_guarded(host, scenario, every=60)
 
 
 def test_the_command_line_says_what_the_firewall_is_for() -> None:

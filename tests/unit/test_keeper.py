@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from pyflannel.conditions import LEASE_CONFLICT, LEASE_UNREADABLE
-from pyflannel.keeper import CLOCK_EVERY, CONFLICT_PAUSES, LOOK_EVERY, PEACE, RELEASE_S, Keeper, LeaseLost
+from pyflannel.conditions import LEASE_CONFLICT, LEASE_MISSING, LEASE_NOT_RENEWED, LEASE_UNREADABLE
+from pyflannel.keeper import ATTEMPTS, CLOCK_EVERY, CONFLICT_PAUSES, LOOK_EVERY, PEACE, RELEASE_S, Keeper, LeaseLost
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet, Unreadable
 from pyflannel.lease.network import NetworkConfig
 from pyflannel.lease.table import LeaseTable
@@ -135,6 +135,47 @@ def test_a_store_that_is_down_for_an_hour_costs_nothing() -> None:
             assert scene.says == encode_attrs(ATTRS)
 
     run_jumping(scenario())
+
+
+def test_a_store_that_takes_no_renewal_is_told_until_it_does() -> None:
+    full = Unavailable("database space exceeded")
+
+    async def scenario() -> None:
+        troubles: list[Exception | None] = [full]
+        async with keeping(fault=lambda what: troubles[0] if what == "renew" else None) as scene:
+            await asyncio.sleep(LEASE_TTL)
+            (told,) = scene.keeper.health.present()
+            assert told.kind is LEASE_NOT_RENEWED
+            assert told.text == "Couldn't renew our lease, and go on trying: database space exceeded"
+            troubles[0] = None
+            await asyncio.sleep(1.2 * ATTEMPTS[-1])
+            assert scene.keeper.health.present() == ()
+
+    run_jumping(scenario())
+
+
+def test_a_lease_that_vanished_and_cannot_be_written_again_is_missing_until_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    full = Unavailable("database space exceeded")
+
+    async def scenario() -> None:
+        troubles: list[Exception | None] = [full]
+        async with keeping(fault=lambda what: troubles[0] if what == "create" else None) as scene:
+            scene.vanish()
+            await asyncio.sleep(60)
+            (told,) = scene.keeper.health.present()
+            assert told.kind is LEASE_MISSING
+            assert told.text.endswith("database space exceeded")
+            troubles[0] = None
+            await asyncio.sleep(1.2 * ATTEMPTS[-1])
+            assert scene.keeper.health.present() == ()
+            assert scene.says == encode_attrs(ATTRS)
+
+    run_jumping(scenario())
+    assert [line for line in lines(caplog, logging.WARNING) if "vanished" in line] == [
+        f"Our lease {X} has vanished from the store; writing it again"
+    ]
 
 
 def test_after_a_long_sleep_a_lease_that_still_lives_is_renewed_soon() -> None:

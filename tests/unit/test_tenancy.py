@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from pyflannel.conditions import LEASE_MISSING
+from pyflannel.health import Health
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Snapshot, Subnet
 from pyflannel.lease.network import NetworkConfig, parse_network_config
 from pyflannel.lease.wire import encode_attrs, subnet_name
@@ -211,16 +213,20 @@ def test_a_store_that_is_down_is_waited_for_and_spoken_of_once(caplog: pytest.Lo
 
 
 def test_a_full_network_is_waited_out_and_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health()
+
     async def scenario() -> float:
         data = MemoryData(clock=asyncio.get_running_loop().time)
         taken = await acquire(MemoryStore(data), tenant(TINY, attrs=OTHERS), random.Random(1))
         async with asyncio.TaskGroup() as tasks:
-            waiting = tasks.create_task(acquire(MemoryStore(data), tenant(TINY), random.Random(2)))
+            waiting = tasks.create_task(acquire(MemoryStore(data), tenant(TINY), random.Random(2), health=health))
             await asyncio.sleep(3600)
             assert not waiting.done()
+            assert [each.kind for each in health.present()] == [LEASE_MISSING]
             await MemoryStore(data).release(taken)
             freed = asyncio.get_running_loop().time()
         assert waiting.result().subnet == taken.subnet
+        assert health.present() == ()
         return asyncio.get_running_loop().time() - freed
 
     assert run_jumping(scenario()) <= 1.2 * FULL_PAUSE

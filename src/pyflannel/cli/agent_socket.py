@@ -36,15 +36,6 @@ class AgentSilent(Exception):
     """The agent cannot be asked; the text says why, and what to do."""
 
 
-class AgentRefused(AgentSilent):
-    """It answered, and not with what was asked for; the text is what it said."""
-
-    def __init__(self, status: int, text: str) -> None:
-        """``status`` is that of HTTP."""
-        super().__init__(text)
-        self.status = status
-
-
 def get(socket_path: Path, target: str, timeout: float = 5.0) -> bytes:
     """What the agent at ``socket_path`` answers to ``GET target``, within ``timeout`` seconds; else ``AgentSilent``."""
     deadline = time.monotonic() + timeout
@@ -64,7 +55,7 @@ def get(socket_path: Path, target: str, timeout: float = 5.0) -> bytes:
         except h11.RemoteProtocolError as exc:
             raise AgentSilent(f"what came back from {socket_path} is no answer: {exc}") from None
     if status != 200:
-        raise AgentRefused(status, body.decode(errors="replace").strip() or f"the agent answered {status}")
+        raise AgentSilent(body.decode(errors="replace").strip() or f"the agent answered {status}")
     return body
 
 

@@ -13,7 +13,8 @@ import click
 
 from pyflannel.cleanup import Leftovers, find, remove
 from pyflannel.cli.agent_settings import DEFAULTS, agent_settings, takes_agent_settings
-from pyflannel.cli.plan_view import plain, restoration
+from pyflannel.cli.plan_view import restoration
+from pyflannel.cli.words import plain
 from pyflannel.diff import Cut
 from pyflannel.linux.kernel import KernelError
 from pyflannel.linux.rights import may_administer_network

@@ -233,7 +233,9 @@ def configure(
         change.show()
         if not dry_run and change.old != change.new:
             _write(change.path, change.new)
-    for note in _notes(root, docker_version, access, ip_masq, daemon_json):
+    told = re.search(r"\s--firewall-backend[=\s]nftables\b", command) is not None
+    native = told or daemon_json.get("firewall-backend") == "nftables"
+    for note in _notes(root, docker_version, access, ip_masq, native):
         click.secho(f"note: {note}", fg="yellow", err=True)
     if dry_run:
         click.echo("Dry run: nothing was written.")
@@ -327,16 +329,19 @@ def _notes(
     version: units.Version | None,
     access: units.DirectAccess,
     ip_masq: bool,
-    daemon_json: Mapping[str, object],
+    native: bool,
 ) -> Iterator[str]:
-    """What a person should know beside what was written."""
+    """What a person should know beside what was written; ``native``: Docker keeps its rules with nftables itself."""
     if version is None:
         yield "cannot tell Docker's version; if it is 28 or newer, say so with --docker-version"
     if access.note:
         yield access.note
-    if daemon_json.get("firewall-backend") == "nftables":
+    if native:
         # An accept in one nftables table does not undo a drop in another (moby #50476).
-        yield "with firewall-backend nftables Docker drops what no container publishes, whatever flannel accepts"
+        yield (
+            "with firewall-backend nftables Docker drops what no container publishes, whatever flannel accepts: take "
+            "that out, or have Docker let marked packets pass (--bridge-accept-fwmark)"
+        )
         if ip_masq:
             # Nor does it end a masquerading there (docs/adr/0005).
             yield (

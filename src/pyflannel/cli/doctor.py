@@ -16,14 +16,14 @@ import click
 
 from pyflannel.cli.agent_settings import DEFAULTS, agent_settings, takes_agent_settings
 from pyflannel.cli.agent_socket import AgentSilent, status
-from pyflannel.cli.plan_view import plain
+from pyflannel.cli.words import plain
 from pyflannel.doctor.checks import examine
 from pyflannel.doctor.checks_agent import NOTICE
 from pyflannel.doctor.facts import Facts
 from pyflannel.doctor.findings import Argv, Finding
 from pyflannel.doctor.gather import Answer, gather
 from pyflannel.health import Severity
-from pyflannel.linux.run import CommandMissing, CommandTimeout, run
+from pyflannel.linux.run import CommandFailed, run
 from pyflannel.settings import Settings
 from pyflannel.telemetry.address import control_socket
 
@@ -187,6 +187,6 @@ async def _attempt(argv: Argv) -> str | None:
     """Run one command; why it failed, if it did."""
     try:
         done = await run(argv, timeout=PATIENCE)
-    except (CommandMissing, CommandTimeout) as error:
+    except CommandFailed as error:
         return str(error)
     return None if done.status == 0 else f"{shlex.join(argv)}: {done.err.strip() or f'exit status {done.status}'}"

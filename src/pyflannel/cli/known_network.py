@@ -2,8 +2,8 @@
 
 Rules of this file
   1. The store is asked, as ``plan`` does it, and nothing is written to it.  Where it does not answer, what the agent
-     last saved of it counts; and where it has no configuration, or none that can be used, the one that was in force
-     before, to which agents keep as well.  A note says so.
+     last saved of it counts; and where it has no configuration, or none that can be used here, the one that was in
+     force before, to which agents keep as well.  A note says so.
   2. Only what it takes to know the ways to other hosts is settled here: interface, subnet, leases.
 """
 
@@ -28,7 +28,7 @@ from pyflannel.store import cache
 from pyflannel.store.api import Unavailable
 from pyflannel.store.candidates import Candidates, candidates
 from pyflannel.store.choose import Missing, find_config
-from pyflannel.store.lastknown import BadCache
+from pyflannel.store.lastknown import BadCache, LastKnown
 
 
 class NotKnown(Exception):
@@ -65,23 +65,45 @@ async def _asked(settings: Settings) -> tuple[Configured, Snapshot, str]:
             configured = understand(record.where, record.text or "")
         except ConfigError as exc:
             return await _in_force(settings, stores, f"the network configuration cannot be used: {exc}")
-        return configured, await store.leases(), ""
+        snapshot = await store.leases()
+        if _has_stayed(settings, configured, snapshot):
+            why = f"this host has not gone over to the network configuration at {record.where}"
+            return await _in_force(settings, stores, why)
+        return configured, snapshot, ""
     finally:
         await stores.close()
 
 
+def _has_stayed(settings: Settings, configured: Configured, snapshot: Snapshot) -> bool:
+    """Whether our record is still that of another way to the peers: one that is gone over to writes another."""
+    known = _saved(settings)
+    if known is None or known.own is None or not known.snapshot.config:
+        return False
+    try:
+        former = understand("", known.snapshot.config)
+    except ConfigError:
+        return False
+    if (former.backend.type, former.backend.devices) == (configured.backend.type, configured.backend.devices):
+        return False
+    return any((each.subnet, each.attrs) == (known.own.subnet, known.own.attrs) for each in snapshot.leases)
+
+
 async def _in_force(settings: Settings, stores: Candidates, why: str) -> tuple[Configured, Snapshot, str]:
     """The configuration to which agents keep that knew one before, with the leases as they are now."""
-    file = _file(settings)
-    try:
-        known = cache.load(file, settings.etcd_prefix)
-    except BadCache:
-        known = None
+    known = _saved(settings)
     store = None if known is None else stores.of_kind(known.store)
     if known is None or store is None:
         raise NotKnown(why)
     note = f"{why}; going by the one that was in force before"
-    return understand(str(file), known.snapshot.config), await store.leases(), note
+    return understand(str(_file(settings)), known.snapshot.config), await store.leases(), note
+
+
+def _saved(settings: Settings) -> LastKnown | None:
+    """What the agent last saved, if that is of any use."""
+    try:
+        return cache.load(_file(settings), settings.etcd_prefix)
+    except BadCache:
+        return None
 
 
 def _file(settings: Settings) -> Path:

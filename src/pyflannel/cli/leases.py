@@ -20,7 +20,7 @@ import click
 from pyflannel.cli import leases_view
 from pyflannel.cli.agent_settings import DEFAULTS, agent_settings, takes_agent_settings
 from pyflannel.cli.lease_book import EXAMPLE, Book, Entry, objection, open_book, parse_subnet
-from pyflannel.cli.plan_view import plain
+from pyflannel.cli.words import plain
 from pyflannel.lease.model import LEASE_TTL, Attrs, Lease, Subnet
 from pyflannel.lease.wire import subnet_name
 from pyflannel.linux.errors import KernelError

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from pyflannel.cli.lease_book import Book, Entry
-from pyflannel.cli.plan_view import plain
 from pyflannel.cli.terminal import echo_table
-from pyflannel.cli.words import span as span
+from pyflannel.cli.words import plain, span
 from pyflannel.lease.fields import Fields, read_object
 from pyflannel.lease.model import Attrs
 from pyflannel.store.api import Record

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
-from pyflannel.cli.words import UNSUPPORTED as UNSUPPORTED
-from pyflannel.cli.words import plain as plain
+from pyflannel.cli.words import UNSUPPORTED, plain
 from pyflannel.firewall.iptables import Fault, payload
 from pyflannel.linux.spelling import spell
 

@@ -25,7 +25,7 @@ from pyflannel.trace.facts import Flow, Peer, overlay
 from pyflannel.trace.follow import Ask, NoAnswer, NotHere, Trace, Verdict, follow
 from pyflannel.trace.gather import CannotLook
 
-ASK_S: Final = 10.0
+ASK_S: Final = 5.0
 """How long the agent may take to have a peer asked."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pyflannel.cli.plan_view import plain
+from pyflannel.cli.words import plain
 from pyflannel.trace.facts import Mood
 from pyflannel.trace.follow import Leg, Trace, Verdict
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from pyflannel.doctor import procfs
 from pyflannel.doctor.redaction import redact
-from pyflannel.linux.run import CommandMissing, CommandTimeout, run
+from pyflannel.linux.run import CommandFailed, run
 from pyflannel.settings import Settings, secrets
 
 LIMIT: Final = 10.0
@@ -129,7 +129,7 @@ async def _ask(argv: Sequence[str]) -> str:
     head = f"$ {shlex.join(argv)}\n"
     try:
         done = await run(argv, timeout=LIMIT)
-    except (CommandMissing, CommandTimeout) as error:
+    except CommandFailed as error:
         return f"{head}{error}\n"
     status = f"exit status {done.status}\n" if done.status else ""
     return f"{head}{done.out}{done.err}{status}"

@@ -1,25 +1,27 @@
-"""What iptables does with packets of the overlay, in both of its variants: a packet has to pass each."""
+"""What the firewall does with packets of the overlay: both variants of iptables, and the tables that other programs
+keep with nftables itself.  A packet has to pass all of them.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from typing import Final
 
-from pyflannel.doctor.checks_network import UNTOUCHED
-from pyflannel.doctor.facts import Facts, Tables, member, read_address, read_network
+from pyflannel.doctor.crossings import NATIVE, Crossing, crossings, elsewhere, judges, outer_devices
+from pyflannel.doctor.facts import Facts, Tables, read_address, read_network
 from pyflannel.doctor.findings import Argv, Check, Sign
+from pyflannel.firewall import nft
 from pyflannel.firewall.iptables import parse_save, removal
 from pyflannel.firewall.rules import OWNED
-from pyflannel.firewall.verdict import Outcome, Packet, Ruleset, parse, walk
+from pyflannel.firewall.verdict import BLOCKS, Outcome, Packet, Ruleset, parse, walk
 from pyflannel.health import Severity
 from pyflannel.state import IPAddress, IPNetwork
 
-BLOCKED: Final = frozenset((Outcome.DROP, Outcome.REJECT))
 OWN_CHAINS: Final = frozenset(name for _, name in OWNED)
 GO_TABLES: Final = frozenset(("ip flannel-ipv4", "ip6 flannel-ipv6"))
 """What Go flanneld leaves where it was told to use nftables (compat §6.5)."""
@@ -30,65 +32,53 @@ MOST_CONTAINERS: Final = 32
 _DIRECT: Final = re.compile(r"-d (\S+) ")
 _PROTOCOL: Final = re.compile(r"-p (\S+) ")
 _PORT: Final = re.compile(r"--dport (\d+) ")
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """A way of packets between a container of ours and one elsewhere."""
-
-    packet: Packet
-    leaves: bool
-    """It goes from here to there."""
-
-    def __str__(self) -> str:
-        """For people."""
-        ends = ("here", "elsewhere") if self.leaves else ("elsewhere", "here")
-        return f"a packet from {self.packet.source} ({ends[0]}) to {self.packet.destination} ({ends[1]})"
-
-
-def crossings(facts: Facts, family: int) -> Iterator[Crossing]:
-    """The ways of one address family, in and out; none where too little is known."""
-    network, bridge = facts.network, facts.bridge
-    own = next((each for each in facts.subnets if each.version == family), None)
-    remote = None if own is None else _remote(facts, own)
-    if network is None or own is None or remote is None or network.backend in (None, *UNTOUCHED):
-        return
-    here = member(own, 2)
-    inner = bridge.name if bridge is not None else "docker0"
-    for outer in _outer_devices(facts, family):
-        yield Crossing(Packet(remote, here, outer, inner), leaves=False)
-        yield Crossing(Packet(here, remote, inner, outer), leaves=True)
+_HIDES: Final = re.compile(r" -j (?:MASQUERADE|SNAT)\b| (?:masquerade|snat)\b")
+_DOCKERS: Final = ("ip docker-bridges ", "ip6 docker-bridges ")
+"""How rules of Docker's own tables begin; it keeps some with ``firewall-backend`` nftables, from version 29 on."""
+_PUBLISHED: Final = (
+    "With its firewall backend nftables Docker drops what no container publishes, and what flannel accepts does not "
+    "undo that. Take firewall-backend out of /etc/docker/daemon.json and restart Docker. Or give dockerd "
+    "--bridge-accept-fwmark=1 and mark what is from the network before Docker sees it, in a table of your own: in a "
+    "chain with `type filter hook forward priority filter - 1`."
+)
+_SPARED: Final = (
+    "With its firewall backend nftables Docker masquerades also what the agent spares. Have flanneld masquerade "
+    "instead: set FLANNELD_IP_MASQ=true in /etc/default/flanneld, run `flannelctl docker configure` and restart both."
+)
 
 
 def forward_dropped(facts: Facts) -> Iterator[Sign]:
     """A rule or policy of FORWARD that takes packets between containers."""
-    for tables in facts.tables or ():
-        rules = parse(tables.text)
+    for judge in judges(facts):
         blocked: dict[str, list[Crossing]] = {}
-        for crossing in crossings(facts, tables.family):
-            verdict = walk(rules, "filter", "FORWARD", crossing.packet)
-            if verdict.outcome in BLOCKED:
+        for crossing in crossings(facts, judge.family):
+            verdict = judge.ask("filter", "FORWARD", crossing.packet)
+            if verdict.outcome in BLOCKS:
                 blocked.setdefault(verdict.rule, []).append(crossing)
         for rule, ways in blocked.items():
             back = ", and one back," if len({way.leaves for way in ways}) > 1 else ""
             yield Sign(
-                f"{tables.program} drops what is to be forwarded between containers of different hosts",
+                f"{judge.name} drops what is to be forwarded between containers of different hosts",
                 f"{ways[0]}{back} ends at: {rule}",
+                remedy=_PUBLISHED if rule.startswith(_DOCKERS) else "",
             )
 
 
 def direct_access(facts: Facts) -> Iterator[Sign]:
     """What Docker drops in the table raw because it did not come from the container's own bridge."""
+    version = None if facts.docker is None else facts.docker.version
+    which = "" if version is None else f", Docker {version}"
+    finding = "Docker drops packets that come to its containers from other hosts"
     for tables in facts.tables or ():
         rules = parse(tables.text)
         verdicts = [walk(rules, "raw", "PREROUTING", each) for each in islice(_direct(facts, rules), MOST_CONTAINERS)]
-        closed = list(dict.fromkeys(verdict.rule for verdict in verdicts if verdict.outcome in BLOCKED))
-        if closed:
-            version = facts.docker.version if facts.docker is not None else None
-            yield Sign(
-                "Docker drops packets that come to its containers from other hosts",
-                f"{_some(closed)} (table raw{f', Docker {version}' if version else ''})",
-            )
+        if closed := list(dict.fromkeys(verdict.rule for verdict in verdicts if verdict.outcome in BLOCKS)):
+            yield Sign(finding, f"{_some(closed)} (table raw{which})")
+    native = facts.native or ()
+    verdicts = [nft.walk(native, "prerouting", each) for each in islice(_named(facts, native), MOST_CONTAINERS)]
+    shut = (verdict.rule for verdict in verdicts if verdict.outcome in BLOCKS and verdict.rule.startswith(_DOCKERS))
+    if closed := list(dict.fromkeys(shut)):
+        yield Sign(finding, f"{_some(closed)} (nftables{which})")
 
 
 def _direct(facts: Facts, rules: Ruleset) -> Iterator[Packet]:
@@ -97,52 +87,67 @@ def _direct(facts: Facts, rules: Ruleset) -> Iterator[Packet]:
         target = read_network(_word(_DIRECT, rule))
         if target is None or not rule.endswith("-j DROP") or not any(_within(target, own) for own in facts.subnets):
             continue
-        remote, port = _remote(facts, target), _word(_PORT, rule)
-        if remote is not None:
+        sender, port = elsewhere(facts, target), _word(_PORT, rule)
+        if sender is not None:
             protocol, number = _word(_PROTOCOL, rule) or "icmp", None if port is None else int(port)
-            for outer in _outer_devices(facts, target.version):
-                yield Packet(remote, target[0], outer, None, protocol, destination_port=number)
+            for outer in outer_devices(facts, target.version):
+                yield Packet(sender, target[0], outer, None, protocol, destination_port=number)
+
+
+def _named(facts: Facts, tables: tuple[nft.NftTable, ...]) -> Iterator[Packet]:
+    """Packets from elsewhere to the containers of which rules of nftables speak, and to one of which none may."""
+    for crossing in (each for family in (4, 6) for each in crossings(facts, family) if not each.leaves):
+        packet = replace(crossing.packet, out_device=None)
+        yield packet
+        for target in nft.destinations(tables, "prerouting"):
+            if target.version == packet.source.version and any(target in own for own in facts.subnets):
+                yield replace(packet, destination=target)
 
 
 def port_blocked(facts: Facts) -> Iterator[Sign]:
     """A rule or policy of INPUT that takes the packets of other hosts before the tunnel sees them."""
     network, underlay = facts.network, facts.device(facts.underlay)
-    if network is None or underlay is None or (network.port is None and network.backend != "ipip"):
+    if network is None or underlay is None:
         return
-    for tables in facts.tables or ():
-        rules = parse(tables.text)
+    for judge in judges(facts):
+        port = network.port if judge.family == 4 else network.port_v6
+        if port is None and network.backend != "ipip":
+            continue
         shut: dict[str, list[str]] = {}
-        for host in _hosts(facts, tables.family):
+        for host in _hosts(facts, judge.family):
             here = next((each.ip for each in underlay.addresses if each.version == host.version), None)
             if here is None:
                 continue
-            protocol = "ipip" if network.port is None else "udp"
-            packet = Packet(host, here, underlay.name, None, protocol, None, network.port, destination_type="LOCAL")
-            verdict = walk(rules, "filter", "INPUT", packet)
-            if verdict.outcome in BLOCKED:
+            protocol = "ipip" if port is None else "udp"
+            packet = Packet(host, here, underlay.name, None, protocol, None, port, destination_type="LOCAL")
+            verdict = judge.ask("filter", "INPUT", packet)
+            if verdict.outcome in BLOCKS:
                 shut.setdefault(verdict.rule, []).append(str(host))
         for rule, hosts in shut.items():
-            what = "IP-in-IP packets" if network.port is None else f"UDP port {network.port}"
-            opened = ("-p", "4") if network.port is None else ("-p", "udp", "--dport", str(network.port))
+            what = "IP-in-IP packets" if port is None else f"UDP port {port}"
+            opened = ("-p", "4") if port is None else ("-p", "udp", "--dport", str(port))
             yield Sign(
-                f"{tables.program} lets no {what} of other hosts in, so nothing of the overlay arrives",
+                f"{judge.name} lets no {what} of other hosts in, so nothing of the overlay arrives",
                 f"a packet from {_some(hosts)} on {underlay.name} ends at: {rule}",
-                ((tables.program, "-I", "INPUT", "-i", underlay.name, *opened, "-j", "ACCEPT"),),
+                # In a table of somebody's own there is no place that we could know to be the right one.
+                ((judge.name, "-I", "INPUT", "-i", underlay.name, *opened, "-j", "ACCEPT"),)
+                if judge.name != NATIVE
+                else None,
             )
 
 
 def masqueraded(facts: Facts) -> Iterator[Sign]:
     """A rule that gives a container's packets to other hosts' containers this host's address."""
-    for tables in facts.tables or ():
-        rules = parse(tables.text)
-        for crossing in crossings(facts, tables.family):
+    for judge in judges(facts):
+        for crossing in crossings(facts, judge.family):
             if not crossing.leaves:
                 continue
-            verdict = walk(rules, "nat", "POSTROUTING", crossing.packet)
-            if verdict.outcome is Outcome.ACCEPT and re.search(r"-j (MASQUERADE|SNAT)\b", verdict.rule):
+            verdict = judge.ask("nat", "POSTROUTING", crossing.packet)
+            if verdict.outcome is Outcome.ACCEPT and _HIDES.search(verdict.rule):
                 yield Sign(
                     "containers appear to those of other hosts under this host's address",
-                    f"{crossing} meets, in {tables.program}: {verdict.rule}",
+                    f"{crossing} meets, in {judge.name}: {verdict.rule}",
+                    remedy=_SPARED if verdict.rule.startswith(_DOCKERS) else "",
                 )
                 break
 
@@ -202,30 +207,6 @@ def bridge_netfilter(facts: Facts) -> Iterator[Sign]:
         )
 
 
-def _outer_devices(facts: Facts, family: int) -> tuple[str, ...]:
-    """By which devices packets of other hosts' containers come."""
-    network, tunnels = facts.network, facts.tunnels
-    if network is None or tunnels is None:
-        return ()
-    fit = [name for name in tunnels if ("-v6" in name) == (family == 6)] or list(tunnels)
-    beside = [facts.underlay] if facts.underlay is not None and (not tunnels or network.direct) else []
-    return (*fit[:1], *beside)
-
-
-def _remote(facts: Facts, own: IPNetwork) -> IPAddress | None:
-    """A container elsewhere: of a peer if there is one, else at an end of the network which is not ours."""
-    for peer in facts.peers:
-        for text in (peer.subnet, peer.ipv6_subnet):
-            subnet = read_network(text)
-            if subnet is not None and subnet.version == own.version:
-                return member(subnet, 2)
-    for whole in facts.ranges:
-        if whole.version == own.version and whole.prefixlen < own.prefixlen:
-            ends = (member(whole, 2), whole[-1])
-            return next((each for each in ends if not any(_holds(mine, each) for mine in (own, *facts.subnets))), None)
-    return None
-
-
 def _hosts(facts: Facts, family: int) -> tuple[IPAddress, ...]:
     addresses = (read_address(peer.public_ip if family == 4 else peer.public_ipv6) for peer in facts.peers)
     return tuple(each for each in addresses if each is not None and each.version == family)[:MOST_PEERS]
@@ -250,10 +231,6 @@ def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
             return False
 
 
-def _holds(network: IPNetwork, address: IPAddress) -> bool:
-    return network.version == address.version and address in network
-
-
 def _word(pattern: re.Pattern[str], rule: str) -> str | None:
     found = pattern.search(f"{rule} ")
     return None if found is None else found[1]
@@ -272,17 +249,20 @@ CHECKS: Final = (
         "The firewall drops what is forwarded between containers",
         "A packet between containers of two hosts is forwarded by both, and a rule or the policy of FORWARD ends it "
         "here. Docker's policy is DROP; the agent's own rules come first and accept, unless somebody stands before "
-        "them or no agent keeps them.",
-        "Take out the rule that is named, or put an exception for the network before it. If the agent's rules are "
-        "missing, start the agent; if it runs with -iptables-forward-rules=false, the rules are yours to write.",
+        "them or no agent keeps them. What another program drops in a table that it keeps with nftables itself, as "
+        "firewalld does, no rule of iptables undoes.",
+        "Take out the rule that is named, or put an exception for the network before it (firewalld: make the network a "
+        "source of the zone trusted). If the agent's rules are missing, start the agent; if it runs with "
+        "-iptables-forward-rules=false, the rules are yours to write.",
         forward_dropped,
     ),
     Check(
         "docker-direct-access",
         _ERROR,
         "Docker 28 and later keep other hosts away from containers",
-        "Since version 28 Docker drops, in the table raw, packets for a container that come in by any other way than "
-        "its own bridge. Nothing in FORWARD or DOCKER-USER can allow them, for the table raw comes first.",
+        "Since version 28 Docker drops packets for a container that come in by any other way than its own bridge: in "
+        "the table raw or, with its firewall backend nftables, at the same place in its own table. Nothing in FORWARD "
+        "or DOCKER-USER can allow them, for that comes first.",
         "`flannelctl docker configure` writes the option that lets them in, --allow-direct-routing from 28.2 on and "
         "DOCKER_INSECURE_NO_IPTABLES_RAW=1 before; restart Docker then. For a network of your own, the option "
         "com.docker.network.bridge.trusted_host_interfaces names the devices it takes packets from.",

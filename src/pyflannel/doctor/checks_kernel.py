@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Network
+from itertools import islice
 from typing import Final
 
 from pyflannel.doctor.checks_network import UNTOUCHED
-from pyflannel.doctor.facts import Count, Facts
+from pyflannel.doctor.crossings import outer_devices
+from pyflannel.doctor.facts import Count, Facts, read_network
 from pyflannel.doctor.findings import Check, Sign
 from pyflannel.health import Severity
 from pyflannel.linux.ethtool import is_harmful
@@ -43,7 +46,7 @@ def _forwarding_ipv4(facts: Facts) -> Iterator[Sign]:
         )
         return
     bridge = facts.bridge
-    for name in (*(facts.tunnels or ()), *([bridge.name] if bridge is not None else [])):
+    for name in (*outer_devices(facts, 4), *([bridge.name] if bridge is not None else [])):
         setting = f"net/ipv4/conf/{name}/forwarding"
         if facts.sysctls.get(setting) == "0":
             yield Sign(
@@ -54,24 +57,44 @@ def _forwarding_ipv4(facts: Facts) -> Iterator[Sign]:
 
 
 def reverse_path(facts: Facts) -> Iterator[Sign]:
-    """Strict reverse path filtering on the interface, where answers to a peer would leave by another one."""
-    name = facts.underlay
-    if name is None or facts.lookups is None:
-        return
-    values = [facts.sysctls.get(f"net/ipv4/conf/{dev}/rp_filter") for dev in ("all", name)]
+    """Strict reverse path filtering of a device, where answers to what comes in by it would leave by another one."""
+    if facts.underlay is not None and _is_strict(facts, facts.underlay):
+        yield from islice(_hosts_elsewhere(facts, facts.underlay), 1)
+    for tunnel in facts.tunnels or ():
+        if _is_strict(facts, tunnel):
+            yield from islice(_containers_elsewhere(facts, tunnel), 1)
+
+
+def _is_strict(facts: Facts, dev: str) -> bool:
+    values = [facts.sysctls.get(f"net/ipv4/conf/{each}/rp_filter") for each in ("all", dev)]
     # The kernel goes by the larger of the two (ip-sysctl.rst); 2 is loose, and lets pass what has any way back.
-    if None in values or max(value or "0" for value in values) != STRICT:
-        return
+    return None not in values and max(value or "0" for value in values) == STRICT
+
+
+def _hosts_elsewhere(facts: Facts, underlay: str) -> Iterator[Sign]:
     hosts = {str(peer.public_ip) for peer in facts.peers}
-    for lookup in facts.lookups:
-        if str(lookup.target) in hosts and lookup.dev not in (name, "lo"):
-            setting = f"net/ipv4/conf/{name}/rp_filter"
-            yield Sign(
-                f"packets of {lookup.target} that come in by {name} are dropped",
-                f"rp_filter of {name} is strict, and the way to {lookup.target} leads out by {lookup.dev}",
-                (("sysctl", "-w", f"{setting}=2"),),
-            )
-            return
+    for lookup in facts.lookups or ():
+        if str(lookup.target) in hosts and lookup.dev not in (underlay, "lo") and not lookup.comes_in:
+            yield _filtered(str(lookup.target), underlay, lookup.dev)
+
+
+def _containers_elsewhere(facts: Facts, tunnel: str) -> Iterator[Sign]:
+    """Routes to a peer's containers beside the tunnel.  With DirectRouting its packets may well come beside it, too."""
+    direct = facts.network is not None and facts.network.direct
+    subnets = [net for peer in facts.peers if isinstance(net := read_network(peer.subnet), IPv4Network)]
+    for route in facts.routes or ():
+        if route.dev in (facts.tunnels or ()) or not isinstance(route.dst, IPv4Network):
+            continue
+        if any(route.dst.subnet_of(net) and not (direct and route.dst == net) for net in subnets):
+            yield _filtered(str(route.dst), tunnel, route.dev)
+
+
+def _filtered(source: str, entry: str, leaves: str) -> Sign:
+    return Sign(
+        f"packets of {source} that come in by {entry} are dropped",
+        f"rp_filter of {entry} is strict, and the way to {source} leads out by {leaves}",
+        (("sysctl", "-w", f"net/ipv4/conf/{entry}/rp_filter=2"),),
+    )
 
 
 def kernel_lacks(facts: Facts) -> Iterator[Sign]:
@@ -175,8 +198,9 @@ CHECKS: Final = (
         _ERROR,
         "Reverse path filtering drops the packets of peers",
         "With rp_filter=1 the kernel drops a packet if the way back to its sender leaves by another device than the "
-        "one it came in by. That is so for a host with several ways to its peers.",
-        "Make it loose (2) for that interface, or let the way to the peers lead through it.",
+        "one it came in by. That is so for a host with several ways to its peers, and where somebody's route leads to "
+        "containers elsewhere beside the tunnel by which they are heard.",
+        "Make it loose (2) for that device, or let the way to the peers lead through it.",
         reverse_path,
     ),
     Check(

@@ -12,6 +12,8 @@ from pyflannel.doctor.findings import Check, Sign
 from pyflannel.health import Severity
 from pyflannel.state import PROTO_FLANNEL, PROTO_KERNEL, IPNetwork
 
+KINDS: Final = {"vxlan": ("vxlan",), "ipip": ("ipip",), "udp": ("tun",), "wireguard": ("wireguard", "tun")}
+"""What the device of a backend may be."""
 UNTOUCHED: Final = ("alloc", "extension")
 """Backends whose routes are somebody else's business."""
 AGENTS: Final = ("flanneld", "pyflannel", "wireguard-go")
@@ -54,12 +56,25 @@ def tunnel_too_large(facts: Facts) -> Iterator[Sign]:
     for name in facts.tunnels or ():
         device = facts.device(name)
         header = HEADERS[backend].get(6 if "-v6" in name else 4)
-        if device is not None and header is not None and device.mtu + header > facts.underlay_mtu:
+        if device is None or header is None or _wanted_instead(facts, device):
+            continue
+        if device.mtu + header > facts.underlay_mtu:
             yield Sign(
                 f"{name} takes packets that do not fit through {facts.underlay}",
                 f"{name} has the MTU {device.mtu} and adds {header} bytes; {facts.underlay} has {facts.underlay_mtu}",
             )
             return
+
+
+def name_taken(facts: Facts) -> Iterator[Sign]:
+    """A device of somebody else's that is called as the tunnel is."""
+    for name in facts.tunnels or ():
+        device = facts.device(name)
+        if device is not None and (wanted := _wanted_instead(facts, device)):
+            yield Sign(
+                f"there is a device {name}, and it is no tunnel",
+                f"{name} is {f'of type {device.kind}' if device.kind else 'a network card'}, not {' or '.join(wanted)}",
+            )
 
 
 def port_taken(facts: Facts) -> Iterator[Sign]:
@@ -75,7 +90,8 @@ def port_taken(facts: Facts) -> Iterator[Sign]:
             )
     for device in facts.devices or ():
         if network.backend == "vxlan" and device.kind == "vxlan" and device.port == network.port:
-            ours = {each.vni for name in network.devices if (each := facts.device(name)) is not None}
+            # So it is called, also where there is none.
+            ours = {int(number) for name in network.devices if (number := name.rpartition(".")[2]).isdecimal()}
             if device.name not in network.devices and (device.external or device.vni in ours):
                 taken = "every network" if device.external else f"VNI {device.vni}"
                 yield Sign(
@@ -117,7 +133,9 @@ def mac_changed(facts: Facts) -> Iterator[Sign]:
         return
     for name, wanted in facts.remembered.items():
         device = facts.device(name)
-        if device is None or device.mac is None or device.mac == wanted or name not in (facts.tunnels or ()):
+        if device is None or device.mac in (None, wanted) or name not in (facts.tunnels or ()):
+            continue
+        if _wanted_instead(facts, device):
             continue
         who = f"; {facts.mac_policy} has udev give new devices another one" if facts.mac_policy else ""
         yield Sign(
@@ -181,6 +199,12 @@ def _foreign(facts: Facts, route: Route) -> bool:
     return any(_covers(each, route.dst) or (connected and _covers(route.dst, each)) for each in whole)
 
 
+def _wanted_instead(facts: Facts, device: Device) -> tuple[str, ...]:
+    """What a device under the tunnel's name should be and is not; empty if it is."""
+    wanted = KINDS.get((facts.network.backend if facts.network is not None else None) or "", ())
+    return () if device.kind in wanted else wanted
+
+
 def _like_ours(device: Device) -> bool:
     """By its name and kind, a device of some flannel."""
     if device.name in FIXED_NAMES:
@@ -213,6 +237,15 @@ CHECKS: Final = (
         "Take Backend.MTU out of the network configuration, or set it to the smallest MTU that any host's interface "
         "has.",
         tunnel_too_large,
+    ),
+    Check(
+        "name-taken",
+        _ERROR,
+        "Another device has the tunnel's name",
+        "The agent does not start beside a device of that name which is no tunnel, for it must be somebody's.",
+        "Rename or delete it (`ip link set NAME name OTHER`, `ip link delete NAME`), then start the agent. For vxlan "
+        "another Backend.VNI in the network configuration, for all hosts, gives the device another name.",
+        name_taken,
     ),
     Check(
         "port-taken",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
+from pyflannel.firewall.nft import NftTable
 from pyflannel.state import IPAddress, IPInterface, IPNetwork, Mac
 from pyflannel.telemetry.document import Document, PeerPart
 
@@ -42,6 +43,8 @@ class Network:
     """On which the others' packets arrive, UDP; of backends without one there is none."""
     direct: bool | None = None
     """Whether hosts on one link go without the tunnel."""
+    port_v6: int | None = None
+    """As ``port``, over IPv6; None also where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Lookup:
 
     target: IPAddress
     dev: str
+    comes_in: bool | None = None
+    """Whether it takes one from there by the interface towards the other hosts; None if that was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,8 @@ class Facts:
     tables: tuple[Tables, ...] | None = None
     nft_tables: tuple[str, ...] | None = None
     """Such as ``ip flannel-ipv4``."""
+    native: tuple[NftTable, ...] | None = None
+    """What other programs keep with nftables itself, where iptables does not show it."""
     listeners: tuple[Listener, ...] | None = None
     docker: Docker | None = None
     cni: bool | None = None

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from pyflannel import identity
+from pyflannel import host, identity
 from pyflannel.doctor import files, procfs, programs, records
 from pyflannel.doctor.checks_firewall import MOST_PEERS
+from pyflannel.doctor.crossings import undecided
 from pyflannel.doctor.facts import (
     Agent,
     Clock,
@@ -32,7 +33,6 @@ from pyflannel.doctor.facts import (
 from pyflannel.doctor.kernel import Kernel
 from pyflannel.doctor.procfs import Process
 from pyflannel.footing import Configured, wish
-from pyflannel.host import NoInterface, choose
 from pyflannel.linux import ethtool
 from pyflannel.linux.arp import claimants
 from pyflannel.linux.errors import KernelError
@@ -101,6 +101,7 @@ def _network(status: Document | None, configured: Configured | None) -> Network 
         tuple(each.name for each in status.devices) or alike.devices,
         said.port,
         alike.direct,
+        said.port if said.backend == "vxlan" else alike.port_v6,
     )
 
 
@@ -122,20 +123,19 @@ async def _clock(settings: Settings) -> Clock:
 
 def _with_kernel(facts: Facts, settings: Settings, configured: Configured | None) -> Facts:
     """What the kernel says, if it says anything."""
-    targets = tuple(_targets(facts))
     try:
         with Kernel() as kernel:
             devices, neighbours = kernel.devices(), kernel.neighbours()
             routes = kernel.routes(facts.ranges) if facts.ranges else None
-        found = host_facts(targets)
+            found = host_facts(tuple(_targets(facts)))
+            underlay = _underlay(facts, found, settings, configured)
+            ways = [(target, way.dev) for target, way in found.lookups if way is not None]
+            lookups = tuple(
+                Lookup(target, dev, kernel.takes(target, underlay) if underlay not in (None, dev) else None)
+                for target, dev in ways
+            )
     except (KernelError, OSError) as error:
         return replace(facts, unseen=(*facts.unseen, f"devices and routes: {error}"))
-    underlay = None if facts.status is None else facts.status.host.interface
-    if underlay is None and configured is not None:
-        try:
-            underlay = choose(found, wish(settings, configured.config)).name
-        except NoInterface:
-            underlay = None
     limit = procfs.number("sys/net/ipv4/neigh/default/gc_thresh3")
     return replace(
         facts,
@@ -144,9 +144,19 @@ def _with_kernel(facts: Facts, settings: Settings, configured: Configured | None
         underlay=underlay,
         underlay_mtu=next((each.mtu for each in devices if each.name == underlay), None),
         defaults=frozenset(each.dev for each in found.defaults if each.dev is not None),
-        lookups=tuple(Lookup(target, way.dev) for target, way in found.lookups if way is not None),
+        lookups=lookups,
         neighbours=None if limit is None else Count(neighbours, limit),
     )
+
+
+def _underlay(facts: Facts, found: host.Facts, settings: Settings, configured: Configured | None) -> str | None:
+    """The interface towards the other hosts, as the agent says, or as it would choose it."""
+    if facts.status is not None and facts.status.host.interface is not None:
+        return facts.status.host.interface
+    try:
+        return None if configured is None else host.choose(found, wish(settings, configured.config)).name
+    except host.NoInterface:
+        return None
 
 
 def _targets(facts: Facts) -> Iterable[IPAddress]:
@@ -168,7 +178,7 @@ def _with_settings(facts: Facts, processes: tuple[Process, ...] | None, root: Pa
     wanted = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
     wanted += [f"net/bridge/bridge-nf-call-{name}" for name in ("iptables", "ip6tables")]
     wanted += [f"net/ipv4/conf/{name}/forwarding" for name in (*tunnels, *inner)]
-    wanted += [f"net/ipv4/conf/{name}/rp_filter" for name in ("all", *inner)]
+    wanted += [f"net/ipv4/conf/{name}/rp_filter" for name in ("all", *tunnels, *inner)]
     port = None if facts.network is None else facts.network.port
     try:
         offloads = {each.dev: each.on for each in ethtool.read(tunnels, None)}
@@ -196,11 +206,11 @@ async def _with_programs(facts: Facts, processes: tuple[Process, ...] | None, ro
         programs.lacks(network.backend) if network is not None and not there else _nothing(),
         asyncio.to_thread(_claimants, facts),
     )
-    foreign = programs.native_tables(nft or ())
-    unseen = (f"rules in nftables' own tables, which iptables does not show: {', '.join(foreign)}",) if foreign else ()
+    native = await programs.native(nft or ())
+    facts = replace(facts, native=native)
     return replace(
         facts,
-        unseen=(*facts.unseen, *unseen),
+        unseen=(*facts.unseen, *undecided(facts)),
         tables=tables,
         nft_tables=nft,
         docker=docker,
@@ -219,4 +229,7 @@ def _claimants(facts: Facts) -> tuple[Mac, ...] | None:
     if device is None or device.mac is None or not device.up:
         return None
     address = next((each.ip for each in device.addresses if each.version == 4), None)
-    return None if address is None else claimants(device.name, device.mac, address)
+    others = None if address is None else claimants(device.name, device.mac, address)
+    # Of several interfaces on one link each answers for all addresses of its host (ip-sysctl.rst, arp_ignore).
+    ours = {each.mac for each in facts.devices or ()}
+    return None if others is None else tuple(each for each in others if each not in ours)

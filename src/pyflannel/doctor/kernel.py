@@ -9,9 +9,10 @@ from typing import Final
 
 from pyflannel.doctor.facts import Device, Route
 from pyflannel.linux import addresses, links, neighbours, routes, vxlan
+from pyflannel.linux.lookup import Kind, look_up
 from pyflannel.linux.netlink import INTEGER, Conversation, Request, attributes, open_socket
 from pyflannel.linux.netns import Netns
-from pyflannel.state import IPInterface, IPNetwork
+from pyflannel.state import IPAddress, IPInterface, IPNetwork
 
 IFLA_MASTER: Final = 10
 LENGTH: Final = 1
@@ -25,6 +26,7 @@ class Kernel:
         """``OSError`` where there is no such namespace."""
         self._conversation = Conversation(open_socket(netns))
         self._names: dict[int, str] = {}
+        self._doors: dict[tuple[str, int], tuple[int, IPAddress]] = {}
 
     def __enter__(self) -> Kernel:
         return self
@@ -39,6 +41,9 @@ class Kernel:
         self._names = {each.index: each.name for each in found}
         masters = [attributes(body, links.IFINFOMSG.size).get(IFLA_MASTER, b"") for body in bodies]
         held = self._addresses()
+        for each in found:
+            for address in held.get(each.index, ()):
+                self._doors.setdefault((each.name, address.version), (each.index, address.ip))
         return tuple(
             self._device(each, tuple(held.get(each.index, ())), self._name(master))
             for each, master in zip(found, masters, strict=True)
@@ -55,6 +60,17 @@ class Kernel:
         exempt = neighbours.NUD_PERMANENT | neighbours.NUD_NOARP
         bodies = self._conversation.dump("listing neighbours", query)
         return sum(1 for body in bodies if not neighbours.NDMSG.unpack_from(body)[2] & exempt)
+
+    def takes(self, source: IPAddress, dev: str) -> bool | None:
+        """Whether a packet from ``source`` may come in by ``dev``, for the host itself; ``devices`` comes first.
+
+        None where the device has no address of that family, or the kernel says neither.
+        """
+        index, here = self._doors.get((dev, source.version), (0, None))
+        if here is None:
+            return None
+        kind = look_up(self._conversation, here, source, index).kind
+        return {Kind.LOCAL: True, Kind.WRONG_WAY_IN: False, Kind.BLACKHOLE: False}.get(kind)
 
     def _device(self, device: links.Device, held: tuple[IPInterface, ...], master: str) -> Device:
         vni = port = None

@@ -51,7 +51,8 @@ def processes(proc: Path = PROC) -> tuple[Process, ...] | None:
     """Those in our network namespace; None if we may not tell, of an agent or of Docker's daemon, whether it is."""
     try:
         here = (proc / "self/ns/net").readlink()
-        return tuple(_processes(proc, here))
+        # Where /proc hides other people's processes (hidepid), it hides the first one, too.
+        return tuple(_processes(proc, here)) if (proc / "1").exists() else None
     except OSError:
         return None
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pyflannel.doctor import procfs
-from pyflannel.doctor.checks_firewall import GO_TABLES
 from pyflannel.doctor.facts import Docker, Manager, Tables
-from pyflannel.firewall import peers
-from pyflannel.linux.run import CommandMissing, CommandTimeout, Completed, run
+from pyflannel.firewall.nft import NftTable, foreign, read
+from pyflannel.linux.run import CommandFailed, Completed, run
 from pyflannel.store.http1 import BadAnswer, Client, unix
 
 LIMIT: Final = 4.0
 """Seconds for one program."""
 DOCKER_SOCKET: Final = Path("/run/docker.sock")
 TUN: Final = Path("/dev/net/tun")
-_OF_IPTABLES: Final = frozenset(
-    f"{family} {table}" for family in ("ip", "ip6") for table in ("filter", "nat", "mangle", "raw", "security")
-)
 _MANAGED: Final = frozenset(("connected", "connecting", "disconnected", "deactivating"))
 """States in which NetworkManager considers a device its own; ``connected (externally)`` is none of them."""
 Run: TypeAlias = Callable[[Sequence[str]], Awaitable[Completed | None]]
@@ -32,7 +29,7 @@ async def attempt(argv: Sequence[str]) -> Completed | None:
     """Run a program to its end."""
     try:
         return await run(argv, timeout=LIMIT)
-    except (CommandMissing, CommandTimeout):
+    except CommandFailed:
         return None
 
 
@@ -74,11 +71,14 @@ async def nft_tables(execute: Run = attempt) -> tuple[str, ...] | None:
     return tuple(line.removeprefix("table ") for line in text.splitlines() if line.startswith("table "))
 
 
-def native_tables(names: Iterable[str]) -> tuple[str, ...]:
-    """Those that are neither what iptables makes of its own tables, nor ours."""
-    return tuple(
-        name for name in names if name not in _OF_IPTABLES | GO_TABLES and not name.startswith(f"inet {peers.PREFIX}")
-    )
+async def native(names: Iterable[str], execute: Run = attempt) -> tuple[NftTable, ...]:
+    """Those of the tables ``names`` which other programs keep, and iptables does not show."""
+    found: list[NftTable] = []
+    for name in foreign(names):
+        # A table may be gone by now, or be one of another sort of packets.
+        with suppress(ValueError):
+            found.append(read(await output(execute, "nft", "-j", "list", "table", *name.split()) or ""))
+    return tuple(found)
 
 
 async def network_manager(devices: Iterable[str], execute: Run = attempt) -> tuple[Manager, ...]:

@@ -88,18 +88,22 @@ async def store_time(settings: Settings) -> float | None:
 def network(configured: Configured) -> Network:
     """What a configuration makes of this host."""
     config, backend = configured.config, configured.backend
+    ports: dict[int, int] = {}
     match backend:
-        case Vxlan(port=port) | Udp(port=port) | Wireguard(port=port):
-            listened: int | None = port
-        case _:
-            listened = None
+        case Vxlan(port=port):
+            ports = {family: port for family, net in ((4, config.ipv4), (6, config.ipv6)) if net is not None}
+        case Udp(port=port):
+            ports = {4: port}
+        case Wireguard(tunnels=tunnels):
+            ports = {family: tunnel.port for tunnel in tunnels for family in tunnel.families}
     return Network(
         None if config.ipv4 is None else config.ipv4.network,
         None if config.ipv6 is None else config.ipv6.network,
         config.backend_type,
         backend.devices,
-        listened,
+        ports.get(4, ports.get(6)),
         direct.wanted(config),
+        ports.get(6),
     )
 
 

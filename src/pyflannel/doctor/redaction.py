@@ -42,10 +42,11 @@ _PUBLIC: Final = re.compile(r"(?i)(?:public[_ -]?key|peer|endpoint)\W{0,8}$")
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` without secrets: those that are known, wherever they stand, and whatever looks like one."""
+    # Before the known ones, among which there may be the line by which such a key is told.
+    text = _PEM.sub(rf"\1{HIDDEN}\2", text)
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
-    text = _PEM.sub(rf"\1{HIDDEN}\2", text)
     text = _WORD.sub(lambda found: _without_userinfo(found[0]), text)
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)

@@ -7,13 +7,13 @@ Rules of this file
      end differently; a rule that merely logs, or accepts what is accepted anyhow, makes nothing uncertain.
 
 It answers for one table and hook: the caller walks those which a packet passes, and knows about other programs' own
-nftables tables, which no ``iptables-save`` shows.
+nftables tables, which no ``iptables-save`` shows (``nft.py``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -75,7 +75,8 @@ _DECIDES: Final[Mapping[str, Outcome]] = {
     "REJECT": Outcome.REJECT,
     **dict.fromkeys(("MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP", "TPROXY"), Outcome.ACCEPT),
 }
-_BLOCKS: Final = frozenset({Outcome.DROP, Outcome.REJECT})
+BLOCKS: Final = frozenset({Outcome.DROP, Outcome.REJECT})
+"""How a packet does not pass."""
 
 
 def parse(text: str, table: str = "filter") -> Ruleset:
@@ -102,12 +103,17 @@ def walk(rules: Ruleset, table: str, chain: str, packet: Packet) -> Verdict:
     if result.marks:
         policy = rules.policies.get((table, chain), "ACCEPT")
         ends.append((_DECIDES[policy], f"-P {chain} {policy}"))
+    return conclude(ends, result.uncertain)
+
+
+def conclude(ends: Sequence[tuple[Outcome, str]], uncertain: tuple[str, ...]) -> Verdict:
+    """What it comes to where a packet may end, in the order of the walk."""
     outcome, rule = ends[-1]
     reached = {end for end, _ in ends}
     # DROP here and REJECT there is no doubt worth mentioning: it does not pass.
-    if reached == {outcome} - {Outcome.UNCERTAIN} or reached <= _BLOCKS:
+    if reached == {outcome} - {Outcome.UNCERTAIN} or reached <= BLOCKS:
         return Verdict(outcome, rule)
-    return Verdict(Outcome.UNCERTAIN, rule, result.uncertain)
+    return Verdict(Outcome.UNCERTAIN, rule, uncertain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,9 +211,12 @@ class _Builder:
 
     def _start(self, commands: Mapping[str, Sequence[str]], env: Mapping[str, str] | None = None) -> None:
         """Start what stays, and record it before it does."""
-        with namespaces.staying(commands, env) as processes:
-            self._lab.processes.update(processes)
-            self._lab.save()
+        names = list(commands)
+        for at in range(0, len(names), process.AT_ONCE):
+            some = {name: commands[name] for name in names[at : at + process.AT_ONCE]}
+            with namespaces.staying(some, env) as processes:
+                self._lab.processes.update(processes)
+                self._lab.save()
 
     def _entering(self, where: str, command: Sequence[str]) -> list[str]:
         return [*namespaces.entering(self._lab.processes[where], user=self._lab.user_namespace), *command]

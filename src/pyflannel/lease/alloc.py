@@ -160,7 +160,7 @@ def rival(
     anybody's is older.  Records that never count are nobody's rival.
     """
     for lease in leases:
-        if lease.subnet == subnet or not _overlap(lease.subnet, subnet):
+        if lease.subnet == subnet or not lease.subnet.overlaps(subnet):
             continue
         older = created is None or (lease.created, subnet_name(lease.subnet)) < (created, subnet_name(subnet))
         if older and not bears_our_address(config, lease.attrs, us) and refusal(lease, config) is None:
@@ -182,18 +182,6 @@ def _same_backend_data(attrs: Attrs, ours: Attrs) -> bool:
     """Whether a record says of the backend what ours does, and that is something of which there are no two."""
     data = (attrs.backend_type, attrs.backend_data, attrs.backend_v6_data)
     return data[1:] != (None, None) and data == (ours.backend_type, ours.backend_data, ours.backend_v6_data)
-
-
-def _overlap(one: Subnet, other: Subnet) -> bool:
-    return _share(one.ipv4, other.ipv4) or _share(one.ipv6, other.ipv6)
-
-
-def _share(one: IPNetwork | None, other: IPNetwork | None) -> bool:
-    """Whether two networks of one family overlap: the longer prefix begins with the shorter one."""
-    if one is None or other is None:
-        return False
-    shift = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
-    return int(one.network_address) >> shift == int(other.network_address) >> shift
 
 
 def fits(config: NetworkConfig, subnet: Subnet) -> bool:

@@ -32,9 +32,16 @@ class Subnet:
 
     def overlaps(self, other: Subnet) -> bool:
         """Whether some address lies in both.  A missing family overlaps nothing."""
-        return (self.ipv4 is not None and other.ipv4 is not None and self.ipv4.overlaps(other.ipv4)) or (
-            self.ipv6 is not None and other.ipv6 is not None and self.ipv6.overlaps(other.ipv6)
-        )
+        return _share(self.ipv4, other.ipv4) or _share(self.ipv6, other.ipv6)
+
+
+def _share(one: IPv4Network | IPv6Network | None, other: IPv4Network | IPv6Network | None) -> bool:
+    """Whether two networks of one family overlap: the longer prefix begins with the shorter one."""
+    if one is None or other is None:
+        return False
+    # Their own ``overlaps`` would have each of thousands of them keep its last address for good.
+    shift = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> shift == int(other.network_address) >> shift
 
 
 JSONText: TypeAlias = str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from pyflannel.linux.run import CommandMissing, CommandTimeout, Completed, run
+from pyflannel.linux.run import CommandFailed, CommandMissing, Completed, run
 from pyflannel.linux.xtables import FirewallError
 
 Run: TypeAlias = Callable[[Sequence[str], str | None], Awaitable[Completed]]
@@ -50,7 +50,7 @@ class Nft:
             return await self._run(("nft", *arguments), script)
         except CommandMissing as error:
             raise NoNft(str(error)) from error
-        except CommandTimeout as error:
+        except CommandFailed as error:
             raise FirewallError(str(error)) from error
 
 

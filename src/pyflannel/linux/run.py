@@ -1,7 +1,7 @@
-"""Running a program of the host's and waiting for what it says.
+"""Running a program of the host's and waiting, on the event loop, for what it says.
 
-The one place where we start other people's programs, but for the lines of ``linux.shell``.  No shell is involved; every
-run has a time limit; and nothing we started outlives the call, however it ends.
+No shell is involved; every run has a time limit; and nothing we started outlives the call, however it ends.  The lines
+that an administrator wrote are run by ``linux.shell``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from dataclasses import dataclass
 TIMEOUT_S = 10.0
 
 
-class CommandMissing(Exception):
+class CommandFailed(Exception):
+    """The program could not be started, or not be run to its end; another time it may."""
+
+
+class CommandMissing(CommandFailed):
     """The program is not installed, or may not be executed: a person has to act."""
 
 
-class CommandTimeout(Exception):
+class CommandTimeout(CommandFailed):
     """The program did not finish in time and was killed; what it had done by then is not known."""
 
 
@@ -57,8 +61,9 @@ async def run(
             # Its own group: so that we can kill its children too, and a Ctrl-C meant for us does not stop it half way.
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
-        raise CommandMissing(f"running {argv[0]}: {error.strerror}") from error
+    except OSError as error:
+        kind = CommandMissing if isinstance(error, FileNotFoundError | PermissionError) else CommandFailed
+        raise kind(f"running {argv[0]}: {error.strerror}") from error
     try:
         async with asyncio.timeout(timeout):
             out, err = await process.communicate(None if stdin is None else stdin.encode())

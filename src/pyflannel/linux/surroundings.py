@@ -38,7 +38,7 @@ IFF_RUNNING: Final = 0x40
 IFF_NOARP: Final = 0x80
 IFLA_MASTER: Final = 10
 NTF_USE: Final = 0x01
-NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_FAILED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+NUD_REACHABLE, NUD_PROBE, NUD_FAILED = 0x02, 0x10, 0x20
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 PATIENCE_S: Final = 0.7
 """How long a neighbour may take to answer.  The kernel asks three times, a second apart; one that is there needs no

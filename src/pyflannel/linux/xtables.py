@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 
 from pyflannel.firewall.iptables import Fault, Saved, compare, parse_save, payload, removal
 from pyflannel.firewall.rules import OWNED, RuleSet, Table
-from pyflannel.linux.run import CommandMissing, CommandTimeout, Completed, run
+from pyflannel.linux.run import CommandFailed, CommandMissing, Completed, run
 
 Variant: TypeAlias = Literal["", "nft", "legacy"]
 Run: TypeAlias = Callable[[Sequence[str], str | None], Awaitable[Completed]]
@@ -131,7 +131,7 @@ class Xtables:
             done = await self._run(argv, stdin)
         except CommandMissing as error:
             raise FirewallError(f"{error} (it is in the package that most systems call iptables)") from None
-        except CommandTimeout as error:
+        except CommandFailed as error:
             raise FirewallError(str(error)) from None
         if done.status != 0:
             raise FirewallError(f"{' '.join(argv)}: exit status {done.status}: {_reason(done.err, stdin)}")

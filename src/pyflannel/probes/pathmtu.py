@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-TRIES: Final = 3
+TRIES: Final = 4
+TRIES_ON_THE_WAY: Final = 2
+"""With sizes in between: there is something to be found by then."""
 AGAIN: Final = 1.5
 """Seconds between looks whether a path that was too narrow still is, at least: less than between two turns of a peer,
 so that each of these is a look."""
@@ -77,7 +79,7 @@ class Search:
         if size >= self.device and not self.small:
             if self._failed >= TRIES:
                 self._begin()
-        elif self._failed >= TRIES - 1:
+        elif self._failed >= TRIES_ON_THE_WAY:
             self._high, self._failed = min(self._high, size), 0
             self._settle(now)
 

@@ -251,7 +251,8 @@ class Track:
         """None has come in time."""
         trail = self.trail(ask.path)
         if ask.size:
-            if trail.misses == 0:
+            # Where small ones get lost now and then, large ones do as well: that says nothing of their size.
+            if trail.misses == 0 and (self.mtu.small or not trail.missed(LOOK_CLOSER)):
                 self.mtu.lost(ask.size, now)
             return
         if ask.means is Means.OWN and trail.done:

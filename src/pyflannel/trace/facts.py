@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pyflannel.backends.api import Refused
+from pyflannel.firewall.nft import NftTable
 from pyflannel.firewall.verdict import Ruleset
 from pyflannel.lease.model import Lease, Subnet
 from pyflannel.linux.lookup import Decision, Kind
@@ -168,8 +169,8 @@ class Tables:
 
     rulesets: tuple[Ruleset, ...] = ()
     """One for each variant of iptables that has rules: a packet has to pass all."""
-    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tables of nftables which iptables does not show and which may drop packets, by the hook they sit at."""
+    native: tuple[NftTable, ...] = ()
+    """What other programs keep with nftables itself, where iptables does not show it."""
     trouble: str = ""
     """Why nothing is known of them."""
 
@@ -212,11 +213,18 @@ class Crossing:
     outer_in: Decision | None = None
     """For a packet that arrives: what becomes of the one around it."""
     outer_entry: Device | None = None
-    forwarding: bool = True
-    """Whether this host forwards what comes in by ``entry``."""
+    barrier: str = ""
+    """The setting that keeps this host from forwarding what comes in by ``entry``; empty if it does forward that."""
     filtered: bool = False
     """Whether iptables sees what only crosses a bridge."""
     tables: Tables = Tables()
+    outer_tables: Tables | None = None
+    """Of the other address family, where the packet around this one is of that."""
+
+    @property
+    def outside(self) -> Crossing:
+        """The same, with the firewall that the packet around this one meets."""
+        return self if self.outer_tables is None else replace(self, tables=self.outer_tables)
 
     @property
     def leaves(self) -> Device | None:

@@ -88,6 +88,9 @@ def follow(overlay: Overlay, flow: Flow, ask: Ask, run_dir: Path | None = None) 
         legs.append(Leg(peer.name, False, (Hop(Point.AGENT, Mood.UNSURE, f"its agent says: {half.trouble}"),)))
     if half.back and not _ended(legs):
         legs.append(Leg(peer.name, True, half.back))
+    if half.outer is None and not half.trouble and not _ended(legs):
+        text = "its agent does not say how the answer leaves"
+        legs.append(Leg(peer.name, True, (Hop(Point.AGENT, Mood.UNSURE, text),)))
     if half.outer is not None and not _ended(legs):
         answer = flow.answer()
         home = gather.arrive(overlay, answer, half.outer, run_dir)

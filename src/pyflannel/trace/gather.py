@@ -10,7 +10,6 @@ Rules of this file
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pyflannel.firewall.peers import PREFIX
+from pyflannel.firewall.nft import NftTable, foreign, read
 from pyflannel.firewall.verdict import Ruleset, parse
 from pyflannel.forwarding import Forwarders
 from pyflannel.linux import wguapi, wireguard
@@ -31,9 +30,6 @@ from pyflannel.trace.facts import Crossing, Flow, Outer, Overlay, Tables, Underw
 from pyflannel.wireguard import WireguardPeer
 
 TOOL_LIMIT_S: Final = 10.0
-_IPTABLES_TABLES: Final = frozenset(("raw", "mangle", "nat", "filter", "security"))
-"""Of the families ip and ip6: how iptables-nft calls the tables it makes."""
-_DROPPING: Final = frozenset(("drop", "reject", "queue"))
 _COUNTERS: Final = re.compile(r"\[\d+:\d+\]|# Completed on.*")
 
 
@@ -119,6 +115,8 @@ class _Look:
         leaves = self.devices.get(decision.index) if decision.kind is Kind.UNICAST else None
         hop = self._answer(leaves, decision.gateway or flow.destination)
         beyond = _Beyond() if leaves is None else self._beyond(leaves, decision, hop, flow.destination)
+        version = flow.source.version
+        outside = (outer.source if outer is not None else beyond.target or flow.source).version
         return Crossing(
             devices=self.devices,
             decision=decision,
@@ -134,9 +132,10 @@ class _Look:
             underway=None if beyond.target is None or leaves is None else self._underway(beyond.target, leaves),
             outer_in=None if outer is None or carrier is None or not outer.tunnel else self._coming(outer, carrier),
             outer_entry=carrier,
-            forwarding=entry is None or _forwards(flow.source.version, entry.name),
-            filtered=_filtered(flow.source.version),
-            tables=tables(flow.source.version),
+            barrier="" if entry is None else _barrier(version, entry.name),
+            filtered=_filtered(version),
+            tables=tables(version),
+            outer_tables=None if outside == version else tables(outside),
         )
 
     def _beyond(self, leaves: Device, decision: Decision, hop: Answer, destination: IPAddress) -> _Beyond:
@@ -202,15 +201,21 @@ def _endpoint(peers: Sequence[WireguardPeer] | None, destination: IPAddress) -> 
     return None
 
 
-def _forwards(version: int, dev: str) -> bool:
+def _barrier(version: int, dev: str) -> str:
     """As the kernel decides: for IPv4 the device a packet comes in by counts, for IPv6 the host."""
-    path = Path(
-        f"/proc/sys/net/ipv4/conf/{dev}/forwarding" if version == 4 else "/proc/sys/net/ipv6/conf/all/forwarding"
-    )
+    if version == 6:
+        return "net.ipv6.conf.all.forwarding" if _is_off("ipv6/conf/all/forwarding") else ""
+    if not _is_off(f"ipv4/conf/{dev}/forwarding"):
+        return ""
+    # Written, the one for all devices changes that of each; but only if it is not so already.
+    return "net.ipv4.ip_forward" if _is_off("ipv4/ip_forward") else f"net.ipv4.conf.{dev.replace('.', '/')}.forwarding"
+
+
+def _is_off(setting: str) -> bool:
     try:
-        return path.read_text().strip() != "0"
+        return Path("/proc/sys/net", setting).read_text().strip() == "0"
     except OSError:
-        return True
+        return False
 
 
 def _filtered(version: int) -> bool:
@@ -231,7 +236,7 @@ def tables(version: int) -> Tables:
     others = [f"{prefix}-nft-save", *([f"{prefix}-legacy-save"] if _legacy_in_use(version) else [])]
     texts = [plain, *(_said([name]) for name in others)]
     trouble = "" if plain is not None else f"{prefix}-save cannot be run"
-    return Tables(_rulesets([text for text in texts if text is not None]), _strangers(version), trouble)
+    return Tables(_rulesets([text for text in texts if text is not None]), _native(), trouble)
 
 
 def _rulesets(texts: Sequence[str]) -> tuple[Ruleset, ...]:
@@ -252,46 +257,15 @@ def _legacy_in_use(version: int) -> bool:
         return False
 
 
-def _strangers(version: int) -> Mapping[str, tuple[str, ...]]:
-    """Tables that others keep with nft itself, and that have a way to drop a packet, by hook."""
-    ours = ("inet", "ip" if version == 4 else "ip6")
-    hooks: dict[str, list[str]] = {}
-    judged: dict[tuple[str, str], bool] = {}
-    for entry in _listing(["nft", "-j", "list", "chains"]):
-        chain = entry.get("chain")
-        if not isinstance(chain, dict) or "hook" not in chain or chain.get("family") not in ours:
-            continue
-        family, table = str(chain["family"]), str(chain.get("table"))
-        if (family != "inet" and table in _IPTABLES_TABLES) or table.startswith(PREFIX):
-            continue
-        if (family, table) not in judged:
-            judged[family, table] = _can_drop(_listing(["nft", "-j", "list", "table", family, table]))
-        if judged[family, table]:
-            hooks.setdefault(str(chain["hook"]), []).append(f"{family} {table}")
-    return {hook: tuple(dict.fromkeys(found)) for hook, found in hooks.items()}
-
-
-def _listing(argv: Sequence[str]) -> list[dict[str, object]]:
-    text = _said(argv)
-    try:
-        document = json.loads(text or "{}")
-    except ValueError:
-        return []
-    entries = document.get("nftables", []) if isinstance(document, dict) else []
-    return [entry for entry in entries if isinstance(entry, dict)]
-
-
-def _can_drop(entries: Sequence[dict[str, object]]) -> bool:
-    for entry in entries:
-        chain, rule = entry.get("chain"), entry.get("rule")
-        if isinstance(chain, dict) and chain.get("policy") == "drop":
-            return True
-        statements = rule.get("expr") if isinstance(rule, dict) else None
-        if isinstance(statements, list) and any(
-            isinstance(each, dict) and each.keys() & _DROPPING for each in statements
-        ):
-            return True
-    return False
+def _native() -> tuple[NftTable, ...]:
+    """The tables that others keep with nftables itself."""
+    found: list[NftTable] = []
+    listed = (_said(["nft", "list", "tables"]) or "").splitlines()
+    for name in foreign(line.removeprefix("table ") for line in listed):
+        # A table may be gone by now.
+        with contextlib.suppress(ValueError):
+            found.append(read(_said(["nft", "-j", "list", "table", *name.split()]) or ""))
+    return tuple(found)
 
 
 def _said(argv: Sequence[str]) -> str | None:

@@ -77,9 +77,7 @@ def question(asked: Question) -> bytes:
 def read_question(raw: bytes) -> Question:
     """What a datagram asks, or ``BadMessage``."""
     document = _unpack(raw)
-    source, destination = _address(document.get("s")), _address(document.get("d"))
-    if source.version != destination.version:
-        raise BadMessage("the two addresses are of different families")
+    source, destination = _ends(document)
     protocol = document.get("p")
     if protocol not in ("icmp", "tcp", "udp"):
         raise BadMessage("no protocol we know")
@@ -192,8 +190,15 @@ def _read_outer(raw: object) -> Outer | None:
         parsed = Mac.parse(mac) if isinstance(mac, str) else None
     except ValueError as error:
         raise BadMessage("a MAC address is none") from error
-    source, destination = _address(raw.get("s")), _address(raw.get("d"))
+    source, destination = _ends(raw)
     return Outer(source, destination, raw.get("t") == 1, _number(raw, "i", 1 << 24), _number(raw, "o", _PORTS), parsed)
+
+
+def _ends(document: Mapping[str, object]) -> tuple[IPAddress, IPAddress]:
+    source, destination = _address(document.get("s")), _address(document.get("d"))
+    if source.version != destination.version:
+        raise BadMessage("the two addresses are of different families")
+    return source, destination
 
 
 def _address(raw: object) -> IPAddress:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from pyflannel.firewall.verdict import Outcome, Packet, Verdict, walk
+from pyflannel.firewall import nft
+from pyflannel.firewall.verdict import BLOCKS, Outcome, Packet, Verdict, walk
 from pyflannel.linux.lookup import Kind
 from pyflannel.trace.facts import Crossing, Flow, Hop, Mood, Outer, Point
 
@@ -25,6 +26,7 @@ _TABLES: Final = {
 CLIENT_PORT: Final = 40000
 """Stands for the port of whoever begins, one of those that the kernel hands out."""
 _TRANSLATES: Final = (" -j MASQUERADE", " -j SNAT", " -j DNAT", " -j REDIRECT", " -j NETMAP")
+_DEEDS: Final = {Outcome.DROP: "drops", Outcome.REJECT: "rejects"}
 _RAW_REMEDY: Final = (
     "if Docker (28 or later) made this rule: flannelctl docker configure has it let the overlay in "
     "(--allow-direct-routing), then systemctl restart docker"
@@ -40,7 +42,7 @@ def passage(hook: str, crossing: Crossing, packet: Packet) -> Iterator[Hop]:
             continue
         for rules in crossing.tables.rulesets:
             verdict = walk(rules, table, hook, packet)
-            if verdict.outcome in (Outcome.DROP, Outcome.REJECT):
+            if verdict.outcome in BLOCKS:
                 yield _stop(table, hook, verdict)
                 return
             if verdict.outcome is Outcome.UNCERTAIN:
@@ -53,28 +55,57 @@ def passage(hook: str, crossing: Crossing, packet: Packet) -> Iterator[Hop]:
                 )
             elif table == "filter":
                 deciding = deciding or verdict.rule
-    others = crossing.tables.others.get(hook.lower(), ())
-    if others:
-        text = f"nftables {' and '.join(others)}, at {hook.lower()}, can drop packets; their rules are not judged here"
-        yield Hop(Point.FIREWALL, Mood.UNSURE, text, f"read them: nft list table {others[0]}")
-    elif crossing.tables.trouble:
+    native = _native(hook, crossing, packet)
+    if native is not None:
+        yield native
+    if crossing.tables.trouble:
         yield Hop(Point.FIREWALL, Mood.UNSURE, f"what {hook} does is not known: {crossing.tables.trouble}")
-    elif deciding:
+    elif deciding and native is None:
         yield Hop(Point.FIREWALL, Mood.PASS, f"{hook} lets it pass: {deciding}")
 
 
+def _native(hook: str, crossing: Crossing, packet: Packet) -> Hop | None:
+    """What the tables do that others keep with nftables itself; None if they let it pass as it is."""
+    place = f"at {hook.lower()}"
+    verdict = nft.walk(crossing.tables.native, hook.lower(), packet)
+    if verdict.outcome in BLOCKS:
+        text = f"nftables {_DEEDS[verdict.outcome]} it {place}: {verdict.rule}"
+        return Hop(Point.FIREWALL, Mood.END, text, _native_remedy(hook, verdict.rule))
+    if verdict.outcome is Outcome.UNCERTAIN:
+        text = f"nftables may stop it {place}, depending on: {'; '.join(verdict.uncertain)}"
+        return Hop(Point.FIREWALL, Mood.UNSURE, text)
+    rule = _native_translation(hook, crossing, packet)
+    return Hop(Point.FIREWALL, Mood.NOTE, f"nftables gives it other addresses {place}: {rule}") if rule else None
+
+
 def _stop(table: str, hook: str, verdict: Verdict) -> Hop:
-    place = f"{hook} of table {table}"
-    verb = "drops" if verdict.outcome is Outcome.DROP else "rejects"
-    return Hop(Point.FIREWALL, Mood.END, f"{place} {verb} it: {verdict.rule}", _remedy(table, hook, verdict.rule))
+    text = f"{hook} of table {table} {_DEEDS[verdict.outcome]} it: {verdict.rule}"
+    return Hop(Point.FIREWALL, Mood.END, text, _remedy(table, hook))
 
 
-def _remedy(table: str, hook: str, rule: str) -> str:
+def _remedy(table: str, hook: str) -> str:
     if table == "raw" and hook == "PREROUTING":
         return _RAW_REMEDY
     if hook == "FORWARD":
         return "flanneld allows it where it runs with -iptables-forward-rules; a rule that stands before has to go"
     return f"take the rule away, or accept the packet before it: iptables -t {table} -I {hook} ... -j ACCEPT"
+
+
+def _native_remedy(hook: str, rule: str) -> str:
+    if " docker-bridges " not in rule:
+        return "take the rule away, or accept the packet before it, in that very table"
+    if hook == "PREROUTING":
+        return _RAW_REMEDY
+    return (
+        "take firewall-backend out of /etc/docker/daemon.json and restart Docker, or mark packets of the network and "
+        "have dockerd let those pass (--bridge-accept-fwmark)"
+    )
+
+
+def _native_translation(hook: str, crossing: Crossing, packet: Packet) -> str:
+    """The rule of theirs by which a packet gets other addresses; empty if none does."""
+    first = packet.state == "NEW"
+    return nft.walk(crossing.tables.native, hook.lower(), packet, "nat").rule if first else ""
 
 
 def inner(crossing: Crossing, flow: Flow) -> Packet:
@@ -115,4 +146,6 @@ def disguise(crossing: Crossing, flow: Flow) -> bool:
         return False
     packet = inner(crossing, flow)
     verdicts = (walk(rules, "nat", "POSTROUTING", packet) for rules in crossing.tables.rulesets)
-    return any(" -j MASQUERADE" in verdict.rule for verdict in verdicts)
+    return any(" -j MASQUERADE" in verdict.rule for verdict in verdicts) or (
+        " masquerade" in _native_translation("POSTROUTING", crossing, packet)
+    )

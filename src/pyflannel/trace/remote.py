@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from pyflannel.linux.netns import Netns, inside
 
 if TYPE_CHECKING:
     from pyflannel.network import Network
+    from pyflannel.trace.messages import Half
 
 RATE: Final = 0.5
 """Answers a second, in the long run."""
@@ -38,6 +40,7 @@ class Respondent:
         self._network, self._clock, self._run_dir, self._netns = network, clock, run_dir, netns
         self._credit, self._seen = BURST, clock()
         self._lock = asyncio.Lock()
+        self._look: asyncio.Future[Half] | None = None
 
     async def __call__(self, raw: bytes) -> bytes:
         """The answer to a question; one that is not understood or comes too early is answered with the reason."""
@@ -60,7 +63,12 @@ class Respondent:
         if not (known.concerns(flow.source) and known.concerns(flow.destination)):
             return answer(Half((), trouble="the question is about addresses that are none of this network"))
         async with self._lock:
-            half = await asyncio.to_thread(inside, self._netns, lambda: receive(known, flow, outer, self._run_dir))
+            if self._look is not None:
+                # No thread can be called off: that of a question which was given up may still be at it.
+                await asyncio.wait({self._look})
+            look = partial(receive, known, flow, outer, self._run_dir)
+            self._look = asyncio.get_running_loop().run_in_executor(None, inside, self._netns, look)
+            half = await asyncio.shield(self._look)
         return answer(half)
 
     def _spend(self) -> bool:

@@ -184,7 +184,7 @@ def _underlay(overlay: Overlay, crossing: Crossing, flow: Flow) -> Iterator[Hop]
         why = "has no carrier" if leaves.up else "is down"
         yield Hop(Point.UNDERLAY, Mood.END, f"{leaves.name} {why}", f"ip link set {leaves.name} up")
     if around_it is not None:
-        for hop in passage("OUTPUT", crossing, around(around_it, None, leaves.name)):
+        for hop in passage("OUTPUT", crossing.outside, around(around_it, None, leaves.name)):
             if hop.mood in (Mood.END, Mood.UNSURE):
                 yield Hop(hop.point, hop.mood, f"of the packet around it: {hop.text}", hop.remedy)
     gateway = under.decision.gateway or under.target

@@ -147,10 +147,9 @@ def _over_the_bridge(crossing: Crossing, flow: Flow) -> Iterator[Hop]:
 def _forwarding(crossing: Crossing, flow: Flow) -> Iterator[Hop]:
     entry, decision = crossing.entry, crossing.decision
     assert entry is not None
-    if crossing.routed.kind is not Kind.LOCAL and not crossing.forwarding:
-        setting = "net.ipv4.ip_forward" if flow.source.version == 4 else "net.ipv6.conf.all.forwarding"
-        text = f"this host does not forward what comes in by {entry.name}: {setting} is 0"
-        yield Hop(Point.FORWARDING, Mood.END, text, f"sysctl -w {setting}=1, and for good in /etc/sysctl.d/")
+    if crossing.routed.kind is not Kind.LOCAL and crossing.barrier:
+        text = f"this host does not forward what comes in by {entry.name}: {crossing.barrier} is 0"
+        yield Hop(Point.FORWARDING, Mood.END, text, f"sysctl -w {crossing.barrier}=1, and for good in /etc/sysctl.d/")
     barred = decision.kind is Kind.BLACKHOLE and crossing.routed.kind is not Kind.BLACKHOLE
     if barred and crossing.back is not None and crossing.back.kind is Kind.LOCAL:
         text = f"no packet from {flow.source} may come in by {entry.name}: that is an address of this host's own"
@@ -272,7 +271,7 @@ def _reception(crossing: Crossing, outer: Outer) -> Iterator[Hop]:
 
 def _outside(crossing: Crossing, hook: str, packet: Packet) -> Iterator[Hop]:
     """What the firewall does with the packet around it; which rule lets it pass is of no interest."""
-    for hop in passage(hook, crossing, packet):
+    for hop in passage(hook, crossing.outside, packet):
         if hop.mood in (Mood.END, Mood.UNSURE):
             what = "" if packet.destination_port is None else f" (UDP port {packet.destination_port})"
             remedy = hop.remedy

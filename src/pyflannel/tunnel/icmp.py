@@ -34,12 +34,12 @@ _INTERNETWORK_CONTROL: Final = 0xC0
 """Precedence 6, which RFC 1812 §4.3.2.5 asks for in ICMP errors."""
 
 UNREACHABLE, TIME_EXCEEDED = 3, 11
-NETWORK, HOST, FRAGMENTATION_NEEDED = 0, 1, 4
+NETWORK, FRAGMENTATION_NEEDED = 0, 4
 _ERRORS: Final = frozenset((3, 4, 5, 11, 12))
 """Unreachable, source quench, redirect, time exceeded, parameter problem."""
 
 UNREACHABLE_V6, TOO_BIG_V6, TIME_EXCEEDED_V6 = 1, 2, 3
-NO_ROUTE, ADDRESS = 0, 3
+NO_ROUTE: Final = 0
 _REDIRECT_V6: Final = 137
 _OPTION_HEADERS: Final = frozenset((0, 43, 60))
 """Hop-by-hop, routing and destination options: their second octet is their length (RFC 8200 §4)."""
@@ -52,11 +52,6 @@ def network_unreachable(packet: Buffer, source: int | None) -> bytes | None:
     None if there is nothing to be sent; so too for all others here, and if ``source`` is None.
     """
     return _error(packet, source, (UNREACHABLE, NETWORK), (UNREACHABLE_V6, NO_ROUTE))
-
-
-def host_unreachable(packet: Buffer, source: int | None) -> bytes | None:
-    """There is a route, but the host cannot be reached."""
-    return _error(packet, source, (UNREACHABLE, HOST), (UNREACHABLE_V6, ADDRESS))
 
 
 def time_exceeded(packet: Buffer, source: int | None) -> bytes | None:

@@ -24,7 +24,7 @@ IPV6_HEADER: Final = 40
 _IPV4: Final = struct.Struct("!BBHHHBBHII")
 _IPV6: Final = struct.Struct("!IHBB16s16s")
 _WORD: Final = struct.Struct("!H")
-_DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
+_DONT_FRAGMENT, _OFFSET = 0x4000, 0x1FFF
 
 
 class Drop(StrEnum):

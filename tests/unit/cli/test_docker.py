@@ -313,8 +313,19 @@ def test_a_version_without_a_number_is_refused(host: Host) -> None:
     assert host.configure("--docker-version", "newest").exit_code == 2
 
 
-def test_nftables_of_docker_are_warned_of(host: Host) -> None:
-    host.put("etc/docker/daemon.json", '{"firewall-backend": "nftables"}')
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("etc/docker/daemon.json", '{"firewall-backend": "nftables"}'),
+        (
+            "etc/systemd/system/docker.service",
+            "[Service]\nExecStart=/usr/bin/dockerd --firewall-backend=nftables -H fd://\n",
+        ),
+    ],
+    ids=["in a file", "on the command line"],
+)
+def test_nftables_of_docker_are_warned_of(host: Host, path: str, text: str) -> None:
+    host.put(path, text)
     said = host.configure().stderr
     assert "with firewall-backend nftables Docker drops" in said
     assert "with firewall-backend nftables Docker masquerades" in said

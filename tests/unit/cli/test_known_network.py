@@ -7,6 +7,7 @@ import sqlite3
 from binascii import crc32
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,24 @@ def test_a_configuration_that_cannot_be_used_leaves_the_one_in_force(
     assert network.backend.type == "vxlan"
     assert set(network.table.leases) == {OURS.subnet, THEIRS.subnet}
     assert "in force before" in note
+
+
+def test_a_configuration_to_which_this_host_has_not_gone_over_leaves_the_one_in_force(
+    space: Namespace, tmp_path: Path
+) -> None:
+    fill(tmp_path, OURS, THEIRS, text=CONFIG.replace("vxlan", "host-gw"))
+    assert found(space, settings(tmp_path))[0].backend.type == "host-gw"
+    save(tmp_path, kind="local")
+    network, note = found(space, settings(tmp_path))
+    assert network.backend.type == "vxlan"
+    assert "this host has not gone over to the network configuration at" in note
+
+
+def test_a_host_that_has_gone_over_is_known_by_its_record(space: Namespace, tmp_path: Path) -> None:
+    save(tmp_path, kind="local")
+    gone_over = replace(OURS, attrs=replace(OURS.attrs, backend_type="host-gw", backend_data=None))
+    fill(tmp_path, gone_over, THEIRS, text=CONFIG.replace("vxlan", "host-gw"))
+    assert found(space, settings(tmp_path))[0].backend.type == "host-gw"
 
 
 def test_where_the_store_does_not_answer_what_was_saved_of_it_counts(space: Namespace, tmp_path: Path) -> None:

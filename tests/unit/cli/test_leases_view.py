@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from pyflannel.cli.lease_book import Book, Entry
-from pyflannel.cli.leases_view import HEADER, book_document, details, echo_book, row, show_document, span
+from pyflannel.cli.leases_view import HEADER, book_document, details, echo_book, row, show_document
 from pyflannel.lease.model import Attrs, Lease, Unreadable
 from pyflannel.store.api import Record
 from tests.support.builders import subnet, vxlan_lease
@@ -60,23 +60,6 @@ def test_nothing_that_somebody_published_gets_to_the_terminal_unprintable_or_end
     shown = dict(details(Entry(HOSTILE, fault="\x1b[31m"), "/net/\x07", Record("\x1b\n", None)))
     assert all(value.isprintable() for value in shown.values())
     assert shown["Value"] == r"\x1b\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "-"),
-        (-1, "0s"),
-        (59.9, "59s"),
-        (60, "1m00s"),
-        (3599, "59m59s"),
-        (86_399, "23h59m"),
-        (86_400, "1d00h"),
-        (90_000_000, "1041d16h"),
-    ],
-)
-def test_stretches_of_time_are_told_in_two_units(seconds: float | None, text: str) -> None:
-    assert span(seconds) == text
 
 
 def test_table_is_plain_text_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

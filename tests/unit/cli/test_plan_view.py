@@ -16,14 +16,13 @@ from pyflannel.cli.plan_view import (
     FAILED,
     IDLE,
     NOTHING,
-    UNSUPPORTED,
     document,
     dry_run,
     lines,
-    plain,
     restoration,
     status,
 )
+from pyflannel.cli.words import UNSUPPORTED, plain
 from pyflannel.diff import Cut
 from pyflannel.firewall.iptables import Fault
 from pyflannel.footing import Configured

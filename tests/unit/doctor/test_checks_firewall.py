@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from pyflannel.doctor.checks import examine
-from pyflannel.doctor.facts import Facts, Tables
+from pyflannel.doctor.facts import Docker, Facts, Tables
 from pyflannel.doctor.findings import Finding
+from pyflannel.firewall.nft import NftTable
 from tests.support.healthy_host import DEVICES, HEALTHY, RULES, RULES6, codes
+from tests.support.nft_tables import ACCEPT, DROP, HIDE, docker, firewalld, meta, payload
 
 PLAIN = tuple(each for each in DEVICES if each.kind != "vxlan")
 OURS = '-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD\n'
@@ -73,7 +75,7 @@ def test_hosts_that_are_gateways_are_reached_by_the_interface() -> None:
 
 
 RAW = ":PREROUTING ACCEPT [0:0]\nCOMMIT\n*nat"
-DROP = "-A PREROUTING -d 10.2.7.2/32 ! -i docker0 -j DROP\n"
+DIRECT = "-A PREROUTING -d 10.2.7.2/32 ! -i docker0 -j DROP\n"
 DROP_PORT = "-A PREROUTING -d 10.2.7.3/32 ! -i docker0 -p tcp -m tcp --dport 80 -j DROP\n"
 
 
@@ -81,7 +83,7 @@ def raw(*rules: str) -> str:
     return RULES.replace(RAW, f":PREROUTING ACCEPT [0:0]\n{''.join(rules)}COMMIT\n*nat")
 
 
-@pytest.mark.parametrize("rule", [DROP, DROP_PORT])
+@pytest.mark.parametrize("rule", [DIRECT, DROP_PORT])
 def test_dockers_filter_of_direct_access_is_found(rule: str) -> None:
     found = only(with_rules(raw(rule)))
     assert found.code == "docker-direct-access"
@@ -89,17 +91,17 @@ def test_dockers_filter_of_direct_access_is_found(rule: str) -> None:
 
 
 def test_all_its_rules_are_one_finding() -> None:
-    found = only(with_rules(raw(DROP, DROP_PORT)))
+    found = only(with_rules(raw(DIRECT, DROP_PORT)))
     assert "and 1 more" in found.evidence
 
 
 def test_a_trusted_device_is_no_trouble() -> None:
     trusted = "-A PREROUTING -d 10.2.7.2/32 -i flannel.1 -j ACCEPT\n"
-    assert codes(with_rules(raw(trusted, DROP))) == []
+    assert codes(with_rules(raw(trusted, DIRECT))) == []
 
 
 def test_the_filter_of_networks_that_are_not_ours_is_no_trouble() -> None:
-    assert codes(with_rules(raw(DROP.replace("10.2.7.2", "172.18.0.2")))) == []
+    assert codes(with_rules(raw(DIRECT.replace("10.2.7.2", "172.18.0.2")))) == []
 
 
 @pytest.mark.parametrize(
@@ -179,3 +181,55 @@ def test_bridges_that_pass_by_kube_proxys_rules_are_found(value: str, steps: int
     assert found.fix is not None
     assert len(found.fix) == steps
     assert codes(replace(with_rules(RULES), sysctls=sysctls)) == []
+
+
+def with_native(*tables: NftTable) -> Facts:
+    return replace(HEALTHY, native=tables)
+
+
+def test_docker_that_keeps_its_rules_with_nftables_is_found_to_keep_other_hosts_away() -> None:
+    facts = replace(with_native(docker()), docker=Docker("29.0.1", "docker0"))
+    dropped, direct = examine(facts)
+    assert (direct.code, dropped.code) == ("docker-direct-access", "forward-dropped")
+    rule = 'raw-PREROUTING ip daddr 10.2.7.2 iifname != docker0 drop comment "DROP DIRECT ACCESS"'
+    assert direct.evidence == f"ip docker-bridges {rule} (nftables, Docker 29.0.1)"
+    assert dropped.evidence == (
+        "a packet from 10.2.9.2 (elsewhere) to 10.2.7.2 (here) ends at: "
+        'ip docker-bridges filter-forward-in__docker0 drop comment "UNPUBLISHED PORT DROP"'
+    )
+    assert "firewall-backend" in dropped.remedy
+
+
+def test_containers_that_docker_names_are_looked_for_in_our_subnet_alone() -> None:
+    subnet = payload("ip", "daddr", {"prefix": {"addr": "10.2.7.0", "len": 24}})
+    away = meta("iifname", {"set": ["lo", "docker0"]}, "!=")
+    third = payload("ip", "daddr", "10.2.7.3")
+    for named in ([subnet, away, DROP], [third, away, DROP]):
+        assert "docker-direct-access" in codes(with_native(docker([named])))
+    assert codes(with_native(docker([[payload("ip", "daddr", "172.18.0.2"), DROP]]))) == ["forward-dropped"]
+
+
+def test_a_docker_that_masquerades_with_nftables_is_found() -> None:
+    facts = with_native(docker((), marked=[[ACCEPT]], hidden=[HIDE]))
+    found = only(facts)
+    assert (found.code, "meets, in nftables: ip docker-bridges" in found.evidence) == ("containers-masqueraded", True)
+    assert "FLANNELD_IP_MASQ=true" in found.remedy
+
+
+def test_firewalld_that_lets_nothing_through_is_found_in_both_families() -> None:
+    opened = firewalld([payload("udp", "dport", 8472), ACCEPT])
+    assert codes(with_native(opened)) == ["forward-dropped", "forward-dropped"]
+    found = [each for each in examine(with_native(firewalld())) if each.code == "port-blocked"]
+    assert len(found) == 2
+    assert all(each.fix is None and "nftables lets no UDP port 8472" in each.finding for each in found)
+    assert found[0].evidence.endswith("ends at: inet firewalld filter_INPUT reject")
+
+
+def test_wireguard_has_another_port_over_ipv6() -> None:
+    assert HEALTHY.network is not None
+    shut = RULES6.replace(":INPUT ACCEPT [0:0]\n:FORWARD", ":INPUT DROP [0:0]\n:FORWARD")
+    opened = shut.replace("-A FORWARD -j DOCKER-USER\n", "-A INPUT -p udp -m udp --dport 51821 -j ACCEPT\n")
+    for port, found in ((51821, []), (51820, ["port-blocked"]), (None, [])):
+        wireguard = replace(HEALTHY.network, backend="wireguard", devices=("flannel-wg", "flannel-wg-v6"), port=51820)
+        facts = replace(with_rules(RULES, opened), network=replace(wireguard, port_v6=port), devices=PLAIN)
+        assert codes(replace(facts, routes=(), lookups=())) == found, port

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from pyflannel.doctor.checks import examine
-from pyflannel.doctor.facts import Clock, Count, Lookup
+from pyflannel.doctor.facts import Clock, Count, Lookup, Route
 from pyflannel.doctor.findings import Finding
+from pyflannel.state import PROTO_FLANNEL
 from tests.support.healthy_host import HEALTHY, NOW, codes
 
 
@@ -61,6 +62,41 @@ def test_strict_filtering_where_answers_leave_by_another_device_is_found() -> No
     assert found.code == "rp-filter"
     assert "rp_filter of ens33 is strict, and the way to 172.16.41.132 leads out by ens34" in found.evidence
     assert found.fix == (("sysctl", "-w", "net/ipv4/conf/ens33/rp_filter=2"),)
+
+
+def test_what_the_kernel_takes_in_all_the_same_is_no_trouble() -> None:
+    assert codes(replace(HEALTHY, lookups=tuple(replace(each, comes_in=True) for each in ELSEWHERE))) == []
+
+
+BESIDE = Route(IPv4Network("10.2.9.2/32"), "ens33", IPv4Address("172.16.41.132"))
+STRICT = {**HEALTHY.sysctls, "net/ipv4/conf/flannel.1/rp_filter": "1"}
+
+
+def test_strict_filtering_of_the_tunnel_where_containers_are_reached_beside_it_is_found() -> None:
+    assert HEALTHY.routes is not None
+    facts = replace(HEALTHY, routes=(*HEALTHY.routes, BESIDE))
+    (found,) = examine(replace(facts, sysctls=STRICT))
+    assert found.code == "rp-filter"
+    assert found.evidence == "rp_filter of flannel.1 is strict, and the way to 10.2.9.2/32 leads out by ens33"
+    assert found.fix == (("sysctl", "-w", "net/ipv4/conf/flannel.1/rp_filter=2"),)
+    assert codes(replace(facts, sysctls={**STRICT, "net/ipv4/conf/flannel.1/rp_filter": "2"})) == []
+    assert codes(replace(HEALTHY, sysctls=STRICT)) == []
+
+
+def test_strict_filtering_of_the_tunnel_does_no_harm_where_both_hosts_go_beside_it() -> None:
+    assert HEALTHY.network is not None
+    direct = replace(HEALTHY, network=replace(HEALTHY.network, direct=True), sysctls=STRICT, lookups=())
+    ours = Route(IPv4Network("10.2.9.0/24"), "ens33", IPv4Address("172.16.41.132"), PROTO_FLANNEL)
+    assert codes(replace(direct, routes=(ours,))) == []
+    assert codes(replace(direct, routes=(ours, BESIDE))) == ["rp-filter"]
+
+
+def test_forwarding_counts_for_the_interface_where_packets_come_by_it() -> None:
+    assert HEALTHY.network is not None
+    sysctls = {**HEALTHY.sysctls, "net/ipv4/conf/ens33/forwarding": "0"}
+    assert codes(replace(HEALTHY, sysctls=sysctls)) == []
+    direct = replace(HEALTHY, network=replace(HEALTHY.network, direct=True), sysctls=sysctls)
+    assert codes(direct) == ["forwarding-off"]
 
 
 @pytest.mark.parametrize(("all_", "own"), [("0", "0"), ("2", "1"), ("1", "2"), ("0", "2")])

@@ -114,6 +114,19 @@ def test_another_network_on_the_same_port_is_no_trouble() -> None:
     assert codes(replace(HEALTHY, devices=(*DEVICES, other))) == []
 
 
+@pytest.mark.parametrize(("kind", "words"), [("bridge", "of type bridge"), ("", "a network card")])
+def test_a_device_that_only_has_the_name_of_the_tunnel_is_found_and_not_judged_as_one(kind: str, words: str) -> None:
+    alien = replace(DEVICES[2], kind=kind, mac=OTHER, mtu=1500, vni=None, port=None)
+    found = only(replace(HEALTHY, remembered={alien.name: MAC}, devices=(*DEVICES[:2], alien, *DEVICES[3:])))
+    assert (found.code, found.evidence) == ("name-taken", f"flannel.1 is {words}, not vxlan")
+
+
+def test_a_device_that_has_our_vni_while_ours_is_not_there_is_found() -> None:
+    thief = Device("vx1", "vxlan", 1450, True, vni=1, port=8472)
+    found = only(replace(HEALTHY, devices=(*DEVICES[:2], *DEVICES[3:], thief)))
+    assert (found.code, found.evidence) == ("port-taken", "vx1 is a vxlan device for VNI 1 on port 8472")
+
+
 def test_another_machine_with_our_address_is_found() -> None:
     found = only(replace(HEALTHY, claimants=(OTHER,)))
     assert (found.code, found.evidence) == (

@@ -34,6 +34,7 @@ def proc(tmp_path: Path) -> Path:
     (tmp_path / "self/ns").mkdir(parents=True)
     (tmp_path / "self/ns/net").symlink_to("net:[1]")
     (tmp_path / "net").mkdir()
+    (tmp_path / "1").mkdir()
     (tmp_path / "version").write_text("Linux")
     return tmp_path
 
@@ -48,6 +49,12 @@ def test_processes_of_another_namespace_are_none_of_ours(proc: Path) -> None:
     a_process(proc, 8, "2", "/usr/sbin/dockerd")
     a_process(proc, 9, "1")
     assert processes(proc) == (Process(7, ("/usr/sbin/dockerd", "-H", "fd://")),)
+
+
+def test_where_others_processes_are_hidden_nobody_can_say_that_there_is_none(proc: Path) -> None:
+    a_process(proc, 7, "1", "sh")
+    (proc / "1").rmdir()
+    assert processes(proc) is None
 
 
 def test_without_a_proc_nothing_is_known(tmp_path: Path) -> None:

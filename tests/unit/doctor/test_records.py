@@ -66,6 +66,7 @@ def test_a_store_that_does_not_answer_is_named_once() -> None:
                 ("flannel-wg", "flannel-wg-v6"),
                 51820,
                 False,
+                51821,
             ),
         ),
         (

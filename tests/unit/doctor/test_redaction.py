@@ -48,6 +48,12 @@ def test_a_private_key_goes_wherever_it_ends(end: str) -> None:
     assert text.endswith("after") is bool(end)
 
 
+def test_another_private_key_goes_where_the_first_line_of_one_is_a_known_secret() -> None:
+    head = "-----BEGIN PRIVATE KEY-----"
+    text = redact(f"{head}\nMHcCAQEE{SECRET}\n-----END PRIVATE KEY-----\n", {head, "MHcCAQEEother"})
+    assert SECRET not in text
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from pyflannel.lab.process import Process, end, inhabitants, namespace_of, start_time
+from pyflannel.lab.process import AT_ONCE, Process, end, inhabitants, namespace_of, start_time
 
 
 def identity(pid: int) -> Process:
@@ -97,3 +99,17 @@ def test_ended_process_needs_no_ending(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     end([recorded], patience_s=0.01)
+
+
+def test_more_processes_are_ended_than_there_may_be_files_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(AT_ONCE + 20)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + AT_ONCE + 5, hard))
+    try:
+        end(map(identity, [child.pid for child in children]), patience_s=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for child in children:
+            child.kill()
+            child.wait()
+    assert [start_time(child.pid) for child in children] == [None] * len(children)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from pyflannel.linux.run import CommandMissing, CommandTimeout, run
+from pyflannel.linux.run import CommandFailed, CommandMissing, CommandTimeout, run
 from tests.support.processes import await_end
 
 
@@ -49,6 +50,25 @@ def test_a_signal_shows_in_the_status() -> None:
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(CommandMissing, match="no-such-program: No such file"):
         asyncio.run(run(["no-such-program"]))
+
+
+def test_a_program_that_cannot_be_started_for_want_of_anything_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "program"
+    file.write_text("no program at all")
+    file.chmod(0o755)
+    with pytest.raises(CommandFailed, match=r"program: Exec format error"):
+        asyncio.run(run([str(file)]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def among_too_many_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 1, hard))
+        try:
+            await run(["true"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(CommandFailed, match=r"running true: Too many open files"):
+        asyncio.run(among_too_many_files())
 
 
 def test_a_file_that_may_not_be_executed_is_named(tmp_path: Path) -> None:

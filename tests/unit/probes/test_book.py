@@ -486,3 +486,13 @@ def test_each_time_something_was_put_right_those_in_trouble_are_asked_at_once() 
         world.book.stir(world.now)
         world.tick()
         assert end(1) in {question.target for _, question in world.sent[asked:]}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_a_path_that_loses_packets_it_is_not_said_that_large_ones_do_not_pass(seed: int) -> None:
+    world = World(3, seed=seed)
+    world.run(20)
+    world.loss = 0.08
+    for _ in range(120):
+        world.run(1)
+        assert "path-mtu-small" not in world.troubles()

@@ -261,7 +261,7 @@ def test_changes_are_saved_soon_together_and_with_pauses(file: Path) -> None:
     assert load(file, NETWORK) == OTHER
 
 
-def test_a_disk_that_refuses_is_tried_again_soon(file: Path) -> None:
+def test_a_disk_that_refuses_is_tried_again_soon_without_another_change(file: Path) -> None:
     diary = Diary(file, *[KNOWN] * 2)
     file.parent.write_text("a file where a directory should be")
 
@@ -327,23 +327,6 @@ def test_a_disk_that_refuses_is_tried_until_it_gives_in_and_costs_a_line_a_reaso
         f"{where} {file}: Is a directory",
         f"Can save the last known state to {file} again",
     ]
-
-
-def test_a_failure_is_made_up_for_after_the_pause_without_another_change(file: Path) -> None:
-    diary = Diary(file, KNOWN, KNOWN)
-    file.parent.write_text("a file where a directory should be")
-
-    async def scenario() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(diary.cache.run())
-            diary.cache.note()
-            await diary.has(3)
-            file.parent.unlink()
-            await diary.has(6)
-            running.cancel()
-
-    run(scenario())
-    assert load(file, NETWORK) == KNOWN
 
 
 def test_a_save_in_progress_is_seen_to_its_end_and_followed_by_what_came_since(file: Path) -> None:

@@ -45,6 +45,12 @@ def test_it_arrives_where_both_halves_there_and_back_are_well(host: OneHost) -> 
     ]
 
 
+@pytest.mark.parametrize("half", [Half(()), Half((PASSES,)), Half((PASSES,), (PASSES,))])
+def test_an_answer_that_leaves_the_way_back_out_is_no_arrival(host: OneHost, half: Half) -> None:
+    found = followed(host, saying(half))
+    assert (found.verdict, "how the answer leaves" in found.sentence) == (Verdict.UNTOLD, True)
+
+
 def test_the_other_host_is_asked_about_the_packet_as_it_comes_there(host: OneHost) -> None:
     asked: list[bytes] = []
 

@@ -33,7 +33,7 @@ def test_a_containers_packet_is_followed_to_the_other_host(host: OneHost) -> Non
     assert found.underway is not None
     assert (found.underway.target, found.underway.decision.kind) == (PEER, Kind.UNICAST)
     assert found.underway.hop.known
-    assert found.forwarding
+    assert found.barrier == ""
 
 
 def test_the_hosts_own_packet_comes_in_by_nothing(host: OneHost) -> None:
@@ -67,11 +67,14 @@ def test_what_comes_without_a_tunnel_comes_by_the_external_interface(host: OneHo
     assert (found.entry.name, found.outer_in) == ("ens33", None)
 
 
-def test_forwarding_that_is_off_is_seen(host: OneHost) -> None:
+def test_forwarding_that_is_off_is_seen_for_the_host_and_for_a_device(host: OneHost) -> None:
     host.space.shell("echo 0 >/proc/sys/net/ipv4/ip_forward")
-    off = host.see(lambda: depart(known(), FLOW)).forwarding
-    host.space.shell("echo 1 >/proc/sys/net/ipv4/ip_forward")
-    assert not off
+    off = host.see(lambda: depart(known(), FLOW)).barrier
+    host.space.shell("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/conf/flannel.1/forwarding")
+    here = host.see(lambda: depart(known(), FLOW)).barrier
+    coming = host.see(lambda: arrive(known(ARRIVED), ARRIVED, COMING)).barrier
+    host.space.shell("echo 1 >/proc/sys/net/ipv4/conf/flannel.1/forwarding")
+    assert (off, here, coming) == ("net.ipv4.ip_forward", "", "net.ipv4.conf.flannel/1.forwarding")
 
 
 def test_rules_of_both_variants_are_read(host: OneHost) -> None:
@@ -85,17 +88,28 @@ def test_rules_of_both_variants_are_read(host: OneHost) -> None:
     assert found.trouble == ""
 
 
-def test_only_tables_of_others_that_can_drop_are_named(host: OneHost) -> None:
-    for name in ("quiet", "strict", "flannel-peers-1"):
-        host.space.run(f"nft add table inet {name}")
-        host.space.run(f"nft add chain inet {name} f {{ type filter hook forward priority 0 ; }}")
-    host.space.run("nft add rule inet quiet f counter")
+def test_the_packet_around_may_be_of_the_other_family_and_meets_that_ones_rules(host: OneHost) -> None:
+    host.space.run("ip6tables -A INPUT -p tcp -j DROP")
+    around = replace(COMING, source=ip_address("fd99::2"), destination=ip_address("fd99::1"))
+    found = host.see(lambda: arrive(known(ARRIVED), ARRIVED, around))
+    host.space.run("ip6tables -F INPUT")
+    assert found.outer_tables is not None
+    assert any(each.saved.rules("filter", "INPUT") for each in found.outer_tables.rulesets)
+    assert not any(each.saved.rules("filter", "INPUT") for each in found.tables.rulesets)
+    assert found.outside.tables == found.outer_tables
+    assert host.see(lambda: arrive(known(ARRIVED), ARRIVED, COMING)).outer_tables is None
+
+
+def test_tables_that_others_keep_with_nftables_are_read(host: OneHost) -> None:
+    for name in ("inet strict", "inet flannel-peers-1", "ip6 other"):
+        host.space.run(f"nft add table {name}")
+        host.space.run(f"nft add chain {name} f {{ type filter hook forward priority 0 ; }}")
     host.space.run("nft add rule inet strict f tcp dport 25 reject")
-    host.space.run("nft add rule inet flannel-peers-1 f drop")
-    host.space.run("nft add table ip6 other")
-    host.space.run("nft add chain ip6 other f { type filter hook forward priority 0 ; policy drop ; }")
-    assert host.see(lambda: tables(4)).others == {"forward": ("inet strict",)}
-    assert host.see(lambda: tables(6)).others == {"forward": ("inet strict", "ip6 other")}
+    found = host.see(lambda: tables(4)).native
+    for name in ("inet strict", "inet flannel-peers-1", "ip6 other"):
+        host.space.run(f"nft delete table {name}")
+    assert [str(table) for table in found] == ["inet strict", "ip6 other"]
+    assert [len(rules) for table in found for rules in table.chains.values()] == [1, 0]
 
 
 def test_the_address_of_the_container_is_asked_for_each_time(host: OneHost) -> None:

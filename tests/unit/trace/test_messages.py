@@ -138,6 +138,7 @@ def test_the_words_of_others_are_bounded_and_hold_no_control_characters() -> Non
         {"n": -1},
         {"o": True},
         {"e": None},
+        {"e": {"s": "172.16.41.132", "d": "fd00::1", "t": 1}},
     ],
 )
 def test_a_question_with_a_field_that_is_nothing_is_refused(change: dict[str, object]) -> None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from pyflannel.firewall.nft import NftTable
 from pyflannel.firewall.verdict import parse
 from pyflannel.trace.facts import Crossing, Hop, Mood, Tables
 from pyflannel.trace.passages import around, disguise, inner, passage
-from tests.support.crossings import ARRIVING, COMING, FLOW, FORWARDS, HERE, LEAVING, RULES, THERE
+from tests.support.crossings import ARRIVED, ARRIVING, COMING, FLOW, FORWARDS, HERE, LEAVING, RULES, THERE
+from tests.support.nft_tables import ACCEPT, DROP, Statement, docker, firewalld, meta, payload
 
 
 def ruled(*texts: str, crossing: Crossing = LEAVING) -> Crossing:
@@ -51,11 +53,39 @@ def test_a_rule_that_cannot_be_judged_is_named() -> None:
     assert (hop.mood, "--match-set bad" in hop.text) == (Mood.UNSURE, True)
 
 
-def test_another_programs_table_that_can_drop_leaves_it_unsure() -> None:
-    tables = replace(LEAVING.tables, others={"forward": ("inet firewalld",)})
-    (hop,) = passed("FORWARD", replace(LEAVING, tables=tables))
-    assert (hop.mood, "inet firewalld" in hop.text) == (Mood.UNSURE, True)
-    assert passed("INPUT", replace(LEAVING, tables=tables))[0].mood is Mood.PASS
+def native(*tables: NftTable, crossing: Crossing = ARRIVING) -> Crossing:
+    return replace(crossing, tables=replace(crossing.tables, native=tables))
+
+
+def come(hook: str, crossing: Crossing) -> list[Hop]:
+    return list(passage(hook, crossing, inner(crossing, ARRIVED)))
+
+
+def test_another_programs_table_that_drops_is_where_it_ends() -> None:
+    (hop,) = come("FORWARD", native(firewalld()))
+    assert (hop.mood, hop.text) == (Mood.END, "nftables rejects it at forward: inet firewalld filter_FORWARD reject")
+
+
+def test_another_programs_table_that_may_drop_leaves_it_unsure() -> None:
+    (hop,) = come("FORWARD", native(docker((), marked=[[meta("mark", 1), ACCEPT]])))
+    assert (hop.mood, "meta mark 1 accept" in hop.text) == (Mood.UNSURE, True)
+    assert come("INPUT", native(firewalld([ACCEPT])))[0].mood is Mood.PASS
+
+
+def test_docker_that_keeps_its_rules_with_nftables_comes_with_what_to_do() -> None:
+    named = [payload("ip", "daddr", str(HERE)), meta("iifname", "docker0", "!="), DROP]
+    (direct,) = come("PREROUTING", native(docker([named])))
+    (forward,) = come("FORWARD", native(docker()))
+    assert (direct.mood, "flannelctl docker configure" in direct.remedy) == (Mood.END, True)
+    assert (forward.mood, "firewall-backend" in forward.remedy) == (Mood.END, True)
+
+
+def test_another_address_by_nftables_is_worth_a_note_as_well() -> None:
+    hide: list[Statement] = [payload("ip", "saddr", str(HERE)), {"masquerade": None}]
+    crossing = native(docker(hidden=[hide]), crossing=LEAVING)
+    assert [hop.mood for hop in passed("POSTROUTING", crossing)] == [Mood.NOTE]
+    assert disguise(crossing, FLOW)
+    assert list(passage("POSTROUTING", crossing, inner(crossing, replace(FLOW, reply=True)))) == []
 
 
 def test_a_firewall_that_cannot_be_read_leaves_it_unsure() -> None:

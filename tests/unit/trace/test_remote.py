@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from pyflannel.trace.facts import Mood
 from pyflannel.trace.messages import Half, Question, question, read_answer
 from pyflannel.trace.remote import BURST, RATE, Respondent
 from tests.support.crossings import ARRIVED, COMING, network
+from tests.support.machines import eventually
 from tests.support.one_host import one_host
 
 STRANGER = ip_address("192.0.2.1")
@@ -62,6 +64,34 @@ def test_what_is_none_of_this_networks_business_is_not_looked_at() -> None:
         (half,) = answered(Respondent(network, Clock()), question(Question(flow, COMING)))
         assert "none of this network" in half.trouble
         assert half.there == ()
+
+
+@pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "iptables")
+def test_a_look_that_nobody_waits_for_any_more_is_over_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, done = tmp_path / "log", tmp_path / "done"
+    tool = tmp_path / "iptables-save"
+    tool.write_text(f"#!/bin/sh\necho begins >>{log}\nwhile [ ! -e {done} ]; do sleep 0.01; done\necho ends >>{log}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    async def scenario(space: str) -> None:
+        respondent = Respondent(network, Clock(), netns=space)
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(respondent(ASKED))
+        await asyncio.to_thread(eventually, log.exists, "the first look")
+        first.cancel()
+        second = loop.create_task(respondent(ASKED))
+        await asyncio.wait({second}, timeout=0.5)
+        done.touch()
+        await second
+
+    with one_host() as host:
+        asyncio.run(scenario(str(host.space.path)))
+    said = log.read_text().split()
+    assert said == ["begins", "ends"] * (len(said) // 2)
+    assert len(said) > 4
 
 
 @pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "iptables")

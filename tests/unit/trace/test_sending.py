@@ -7,10 +7,11 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import pytest
 
+from pyflannel.firewall.verdict import parse
 from pyflannel.linux.lookup import Decision, Kind
 from pyflannel.linux.surroundings import NOBODY, Answer, Device
 from pyflannel.state import Forwarder, Ipip, Mac, Wireguard
-from pyflannel.trace.facts import Crossing, Hop, Mood, Outer, Overlay, Peer, Point, Underway
+from pyflannel.trace.facts import Crossing, Hop, Mood, Outer, Overlay, Peer, Point, Tables, Underway
 from pyflannel.trace.sending import outer, sending
 from pyflannel.trace.walk import until_end
 from pyflannel.wireguard import Endpoint, PublicKey, WireguardPeer
@@ -164,3 +165,9 @@ def test_what_leaves_the_network_is_followed_to_its_gateway() -> None:
     decision = Decision(Kind.UNICAST, ENS33, ip_address("172.16.41.1"))
     crossing = replace(LEAVING, decision=decision, underway=None)
     assert points(until_end(sending(known(), crossing, FLOW, nobody))) == ["neighbour"]
+
+
+def test_the_packet_around_meets_the_firewall_of_its_own_family() -> None:
+    shut = Tables((parse("*filter\n-A OUTPUT -p udp -j DROP\n"),))
+    assert end(sent(replace(LEAVING, outer_tables=shut)))[0] is Point.FIREWALL
+    assert {hop.mood for hop in sent(replace(LEAVING, tables=shut, outer_tables=LEAVING.tables))} == {Mood.PASS}

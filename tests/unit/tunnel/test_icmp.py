@@ -38,7 +38,6 @@ def checked(message: bytes | None, flow: Flow) -> tuple[int, int, int, bytes]:
 def test_messages_of_ipv4() -> None:
     packet = V4.udp(b"x" * 30)
     assert checked(icmp.network_unreachable(packet, HERE4), V4) == (3, 0, 0, packet)
-    assert checked(icmp.host_unreachable(packet, HERE4), V4) == (3, 1, 0, packet)
     assert checked(icmp.time_exceeded(packet, HERE4), V4) == (11, 0, 0, packet)
     assert checked(icmp.too_big(packet, HERE4, 1400), V4) == (3, 4, 1400, packet)
 
@@ -46,7 +45,6 @@ def test_messages_of_ipv4() -> None:
 def test_messages_of_ipv6() -> None:
     packet = V6.udp(b"x" * 30)
     assert checked(icmp.network_unreachable(packet, HERE6), V6) == (1, 0, 0, packet)
-    assert checked(icmp.host_unreachable(packet, HERE6), V6) == (1, 3, 0, packet)
     assert checked(icmp.time_exceeded(packet, HERE6), V6) == (3, 0, 0, packet)
     assert checked(icmp.too_big(packet, HERE6, 1400), V6) == (2, 0, 1400, packet)
 
