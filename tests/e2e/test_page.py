@@ -435,7 +435,7 @@ def test_a_lost_agent_is_said_to_be_and_found_again(browser: Browser) -> None:
     assert page.text("#live").startswith("lost, as of ")
     with staged(document(TROUBLE), stage.port):
         page.until("document.querySelector('#live').innerText === 'live'")
-        assert page.run(says("#conditions", TROUBLE.code))
+        page.until(says("#conditions", TROUBLE.code))
         page.close()
 
 

@@ -24,6 +24,8 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         made.one.flags.append("-peer-filter")
         made.start()
         eventually(lambda: TABLE in made.one.space.run("nft list tables"), "the table")
+        # On a busy machine the other host may know of us, and ask, before we have heard of it.
+        eventually(lambda: known(made.one) == {made.two.address}, "the other host")
         yield made
 
 
@@ -60,16 +62,17 @@ def knock(stranger: Namespace, host: Host) -> None:
 
 
 def test_known_hosts_are_let_in_and_strangers_are_not(pair: Pair, stranger: Namespace) -> None:
-    assert known(pair.one) == {pair.two.address}
+    before = dropped(pair.one)
     assert pair.probe_for(0.2).lost == 0
-    assert dropped(pair.one) == 0
+    assert dropped(pair.one) == before
     knock(stranger, pair.one)
-    assert dropped(pair.one) == 3
+    assert dropped(pair.one) == before + 3
     knock(stranger, pair.two)
     assert TABLE not in pair.two.space.run("nft list tables"), "nobody asked for it there"
 
 
 def test_packets_of_another_network_on_the_same_port_are_let_in(pair: Pair, stranger: Namespace) -> None:
+    before = dropped(pair.one)
     for space, dev, own, other in (
         (stranger, "eth0", STRANGER, pair.one.address),
         (pair.one.space, "ens33", pair.one.address, STRANGER),
@@ -79,7 +82,7 @@ def test_packets_of_another_network_on_the_same_port_are_let_in(pair: Pair, stra
     stranger.run("ip address add 192.0.2.1/24 dev theirs")
     pair.one.space.run("ip address add 192.0.2.2/24 dev theirs")
     stranger.run("ping -c 1 -W 5 192.0.2.2")
-    assert dropped(pair.one) == 0
+    assert dropped(pair.one) == before
 
 
 def test_hosts_come_and_go_without_a_packet_lost(pair: Pair) -> None:
