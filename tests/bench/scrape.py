@@ -31,7 +31,7 @@ def main(_huge: bool) -> None:
         for peers in PEERS:
             with Stage(program, Path(where), peers) as stage:
                 rest.append(["nothing on", f"{peers:,}", *_at_rest(stage, "-probe=false", "")])
-                rest.append(["probes", f"{peers:,}", *_at_rest(stage, "-probe", "")])
+                rest.append(["probes, and nobody answers", f"{peers:,}", *_at_rest(stage, "-probe", "")])
                 for path in ("/metrics", "/status"):
                     costs.append([path, f"{peers:,}", *_one(stage, path)])
                 said = f"probes, /metrics every {EVERY:.0f} s"

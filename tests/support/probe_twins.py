@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.probes.book import Book, Question
 from pyflannel.probes.outlook import Outlook
-from pyflannel.probes.prober import QUICK_TICK, TICK
+from pyflannel.probes.schedule import TICK
 from pyflannel.probes.track import Means, Path
 from pyflannel.probes.wire import Arrivals, Kind, Packet
 from pyflannel.state import IPAddress
@@ -103,8 +103,7 @@ class Twins:
     def _look(self, twin: _Twin) -> None:
         twin.book.expire(self.now)
         self._round(twin)
-        busy = twin.book.busy(self.now, TICK)
-        twin.wake = self.now + (QUICK_TICK if busy else TICK - self.now % TICK)
+        twin.wake = self.now + twin.book.pause(self.now, self.now)
 
     def _round(self, twin: _Twin) -> None:
         for question in twin.book.round(self.now):

@@ -19,7 +19,6 @@ from ipaddress import IPv4Address, IPv4Network
 from pyflannel.lease.model import Attrs, Lease, Subnet
 from pyflannel.probes.book import Book, Question
 from pyflannel.probes.outlook import Line, Outlook
-from pyflannel.probes.prober import QUICK_TICK, TICK
 from pyflannel.probes.sight import Sight
 from pyflannel.probes.tally import Tally
 from pyflannel.probes.track import Means, Path
@@ -118,8 +117,7 @@ class World:
 
     def tick(self) -> None:
         """One round."""
-        busy = self.book.busy(self.now, TICK)
-        until = self.now + (QUICK_TICK if busy else TICK - self.now % TICK)
+        until = self.now + self.book.pause(self.now, self.now)
         while self._under_way and self._under_way[0][0] <= until:
             self.now, _, answer = heappop(self._under_way)
             answer()

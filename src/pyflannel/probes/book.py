@@ -18,7 +18,7 @@ from pyflannel.health import Kind
 from pyflannel.lease.model import Subnet
 from pyflannel.probes import rest
 from pyflannel.probes.outlook import BLIND, Hosts, Key, Line, Outlook
-from pyflannel.probes.schedule import MOST, PERIOD, Budget, Schedule
+from pyflannel.probes.schedule import MOST, PERIOD, QUICK_TICK, TICK, Budget, Schedule
 from pyflannel.probes.sight import Reach, Sight
 from pyflannel.probes.summary import summed_up
 from pyflannel.probes.track import Ask, Glance, Means, Path, Track
@@ -148,10 +148,26 @@ class Book:
     def _put_back(self, track: Track) -> None:
         self._tracks[track.line.key] = rest.fold(track) if track.resting else track
 
-    def busy(self, now: float, within: float) -> bool:
-        """Whether there is something in doubt, that is waited for or to be asked within so many seconds."""
-        doubted = any(pending.track.urgent and not pending.over for pending in self._pending.values())
-        return doubted or self._schedule.next_urgent() < now + within
+    def pause(self, now: float, wall: float) -> float:
+        """Seconds until there is something to do; ``wall`` is the Unix time at ``now``."""
+        if self._busy(now + TICK):
+            return QUICK_TICK
+        if len(self._tracks) <= MOST:
+            return TICK - wall % TICK
+        moments = [pending.deadline for pending in self._pending.values() if not pending.over]
+        if (opens := self._budget.opens) > now:
+            moments.append(opens)
+        return min(PERIOD - wall % PERIOD, max(min(moments, default=now + PERIOD) - now, QUICK_TICK))
+
+    def _busy(self, soon: float) -> bool:
+        """Whether there is something in doubt, that is waited for or to be asked by then.
+
+        Of one that has never answered nothing is awaited until its time is up, and while as much was asked as may be
+        there is nothing to ask.
+        """
+        waiting = (pending for pending in self._pending.values() if not pending.over and pending.track.urgent)
+        doubted = any(pending.track.ever or pending.deadline < soon for pending in waiting)
+        return doubted or max(self._schedule.next_urgent(), self._budget.opens) < soon
 
     def round(self, now: float) -> Iterator[Question]:
         """The questions to send at this moment."""

@@ -29,6 +29,7 @@ from pyflannel.probes import echo, wire
 from pyflannel.probes.book import Book, Chance, Question
 from pyflannel.probes.errands import Answerer, Errands, NoAnswer
 from pyflannel.probes.outlook import Outlook
+from pyflannel.probes.schedule import TICK
 from pyflannel.probes.sight import Sight
 from pyflannel.probes.sockets import Port, Received
 from pyflannel.probes.summary import KINDS
@@ -38,11 +39,6 @@ from pyflannel.state import IPAddress
 
 log = logging.getLogger(__name__)
 
-TICK: Final = 0.5
-"""Seconds between two looks at what is to be done.  By the wall clock, which most hosts have alike: what they ask one
-another arrives together then, and waking up once for ten datagrams costs little more than for one."""
-QUICK_TICK: Final = 0.1
-"""While something is in doubt."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at who the peers are, at least."""
 OPEN_EVERY: Final = 3.0
@@ -125,8 +121,7 @@ class Prober:
 
     async def _pause(self) -> None:
         if not self._book.empty:
-            busy = self._book.busy(asyncio.get_running_loop().time(), TICK)
-            await asyncio.sleep(QUICK_TICK if busy else TICK - self._now() % TICK)
+            await asyncio.sleep(self._book.pause(asyncio.get_running_loop().time(), self._now()))
             return
         self._stir.clear()
         if not self._stale:

@@ -16,6 +16,12 @@ PERIOD: Final = 2.0
 """Seconds."""
 MOST: Final = 16
 """Questions to peers in a period."""
+TICK: Final = 0.5
+"""Seconds between two looks at what is to be done.  By the wall clock, which most hosts have alike: what they ask one
+another arrives together then, and waking up once for ten datagrams costs little more than for one.  Where there are
+more peers than questions it is a ``PERIOD``, and all that may be asked in it is asked at once."""
+QUICK_TICK: Final = 0.1
+"""While something is in doubt."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -31,6 +37,11 @@ class Budget:
         while self._spent and self._spent[0] <= now - PERIOD:
             self._spent.popleft()
         return MOST - len(self._spent)
+
+    @property
+    def opens(self) -> float:
+        """From when on one may be asked; past if it is so already."""
+        return self._spent[0] + PERIOD if len(self._spent) == MOST else float("-inf")
 
     def spend(self, now: float) -> None:
         """One is asked."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pyflannel.probes.book import worst
-from pyflannel.probes.schedule import MOST, PERIOD
+from pyflannel.probes.schedule import MOST, PERIOD, QUICK_TICK
 from pyflannel.probes.sight import Reach, Sight
 from pyflannel.probes.track import Means, Path
 from tests.support.probe_world import MTU, World, end, host, lease, line, subnet
@@ -366,7 +366,7 @@ def test_peers_that_say_what_they_said_are_not_asked_for_that() -> None:
     world = healthy(16)
     world.book.look(world.outlook, world.now)
     world.book.look(replace(world.outlook), world.now)
-    assert not world.book.busy(world.now, 0.0)
+    assert world.book.pause(world.now, world.now) != QUICK_TICK
 
 
 def test_a_peer_that_is_well_takes_little_memory() -> None:
@@ -496,3 +496,14 @@ def test_of_a_path_that_loses_packets_it_is_not_said_that_large_ones_do_not_pass
     for _ in range(120):
         world.run(1)
         assert "path-mtu-small" not in world.troubles()
+
+
+def test_in_a_large_cluster_that_is_well_there_is_little_to_wake_up_for() -> None:
+    world = World(100)
+    world.run(120)
+    wakes, until = 0, world.now + 60
+    while world.now < until:
+        world.tick()
+        wakes += 1
+    assert wakes <= 60 / PERIOD * 4
+    assert max(every_window([time for time, _ in world.sent[-400:]])) == MOST

@@ -18,10 +18,12 @@ def take(schedule: Schedule[K], now: float) -> K | None:
 
 def test_no_more_is_spent_in_a_period_than_there_is() -> None:
     budget = Budget()
+    assert budget.opens < 0.0
     for _ in range(MOST):
         assert budget.left(10.0) > 0
         budget.spend(10.0)
     assert budget.left(10.0) == budget.left(10.0 + PERIOD - 0.01) == 0
+    assert budget.opens == 10.0 + PERIOD
     assert budget.left(10.0 + PERIOD) == MOST
 
 
