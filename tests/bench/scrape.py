@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from pyflannel.cli.agent_socket import get
+from pyflannel.cli.agent_socket import get, status
+from pyflannel.telemetry.document import State
+from tests.bench.answering import Answering
 from tests.bench.idle import SETTLE, cpu_s
 from tests.bench.stage import Stage, install, resident_mb
 from tests.bench.table import show, spread
 
 PEERS = (1000, 5000)
+ANSWERING = 1000
+"""Peers, where all of them answer."""
 SCRAPES = 20
 EVERY = 15.0
 """Seconds between scrapes while the agent is watched: as often as Prometheus usually asks, or more often."""
@@ -30,12 +34,15 @@ def main(_huge: bool) -> None:
         program = install(Path(where))
         for peers in PEERS:
             with Stage(program, Path(where), peers) as stage:
-                rest.append(["nothing on", f"{peers:,}", *_at_rest(stage, "-probe=false", "")])
-                rest.append(["probes, and nobody answers", f"{peers:,}", *_at_rest(stage, "-probe", "")])
                 for path in ("/metrics", "/status"):
                     costs.append([path, f"{peers:,}", *_one(stage, path)])
-                said = f"probes, /metrics every {EVERY:.0f} s"
-                rest.append([said, f"{peers:,}", *_at_rest(stage, "-probe", "/metrics")])
+                for flag, said in (("-probe=false", "no probes"), ("-probe", "probes, and nobody answers")):
+                    with _settled(stage, flag) as pid:
+                        rest.append([said, f"{peers:,}", *_watched(stage, pid, "")])
+        with Stage(program, Path(where), ANSWERING) as stage, _settled(stage, "-probe") as pid, Answering(stage):
+            _await_answers(stage)
+            for path, said in (("", ""), ("/metrics", f", /metrics every {EVERY:.0f} s")):
+                rest.append([f"probes, and all answer{said}", f"{ANSWERING:,}", *_watched(stage, pid, path)])
     show("One look at the agent", ["path", "peers", "ms", "processor, ms", "KB"], costs)
     show(f"An agent that is watched, over {SPAN:.0f} s", ["with", "peers", "of one CPU", "resident memory, MB"], rest)
 
@@ -62,15 +69,21 @@ def _one(stage: Stage, path: str) -> list[str]:
     return [spread(took, 1), f"{spent:.1f}", f"{len(text) / 1000:.0f}"]
 
 
-def _at_rest(stage: Stage, flag: str, path: str) -> list[str]:
+def _await_answers(stage: Stage) -> None:
+    """Return once every peer has answered: of thousands, that takes minutes."""
+    control = stage.subnet_file.with_name("flanneld.sock")
+    while any(peer.state != State.REACHABLE for peer in status(control).peers):
+        time.sleep(10)
+
+
+def _watched(stage: Stage, pid: int, path: str) -> list[str]:
     """Share of a processor, and memory, of an agent that is asked for ``path`` now and then, if for any."""
     control = stage.subnet_file.with_name("flanneld.sock")
-    with _settled(stage, flag) as pid:
-        before, begun, memory = cpu_s(pid), time.monotonic(), []
-        while time.monotonic() < begun + SPAN:
-            if path:
-                get(control, path)
-            time.sleep(EVERY)
-            memory.append(resident_mb(pid))
-        share = (cpu_s(pid) - before) / (time.monotonic() - begun)
+    before, begun, memory = cpu_s(pid), time.monotonic(), []
+    while time.monotonic() < begun + SPAN:
+        if path:
+            get(control, path)
+        time.sleep(EVERY)
+        memory.append(resident_mb(pid))
+    share = (cpu_s(pid) - before) / (time.monotonic() - begun)
     return [f"{share:.2%}", f"{median(memory):.1f}"]
