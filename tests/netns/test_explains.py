@@ -41,13 +41,6 @@ NO_INTERFACE: Final = "nothing: Error: no interface to use: -iface=ens33"
 
 
 @pytest.fixture(scope="module")
-def chronicle() -> Iterator[Chronicle]:
-    made = Chronicle()
-    yield made
-    print(f"\n{made.table()}")
-
-
-@pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with Pair(tmp_path_factory.mktemp("pair")) as made:
         made.one.flags.append("-peer-filter")

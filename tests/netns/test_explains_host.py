@@ -22,13 +22,6 @@ pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "ipta
 
 
 @pytest.fixture(scope="module")
-def chronicle() -> Iterator[Chronicle]:
-    made = Chronicle()
-    yield made
-    print(f"\n{made.table()}")
-
-
-@pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """The agent of the first finds its programs in a directory of its own, and keeps what it knows in another."""
     home = tmp_path_factory.mktemp("pair")

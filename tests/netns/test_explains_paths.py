@@ -40,13 +40,6 @@ pytestmark = pytest.mark.needs("root", "netns", "veth", "bridge", "iptables")
 BLOCKED: Final = ("tunnel-blocked",)
 
 
-@pytest.fixture(scope="module")
-def chronicle() -> Iterator[Chronicle]:
-    made = Chronicle()
-    yield made
-    print(f"\n{made.table()}")
-
-
 # Three hosts, one of them behind a router
 
 

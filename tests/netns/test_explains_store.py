@@ -43,13 +43,6 @@ class Trouble:
 
 
 @pytest.fixture(scope="module")
-def chronicle() -> Iterator[Chronicle]:
-    made = Chronicle()
-    yield made
-    print(f"\n{made.table()}")
-
-
-@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdPair]:
     """With an etcd as most have it."""
     with EtcdPair(tmp_path_factory.mktemp("plain")) as made:

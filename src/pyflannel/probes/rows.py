@@ -32,6 +32,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from pyflannel.lease.model import Subnet
+from pyflannel.probes.allowance import Allowance
 from pyflannel.probes.sight import OURS_ARRIVE, Reach, Sight
 
 MAGIC: Final = 0xF2
@@ -137,17 +138,14 @@ class Teller:
         clock: Callable[[], float],
     ) -> None:
         """``own`` is this host, ``sights`` says what it sees of those named; ``clock`` never steps."""
-        self._own, self._sights, self._clock = own, sights, clock
-        self._credit, self._told = RATE, clock()
+        self._own, self._sights = own, sights
+        self._allowance = Allowance(RATE, RATE, clock)
 
     def __call__(self, raw: bytes) -> bytes:
         """The answer to a question; ``ValueError`` for one that is none, or comes too early."""
         asked = read_question(raw)
-        now = self._clock()
-        self._credit, self._told = min(RATE, self._credit + (now - self._told) * RATE), now
-        if self._credit < 1:
+        if not self._allowance.spend():
             raise ValueError(f"more than {RATE:g} questions about rows in a second")
-        self._credit -= 1
         own, sights = self._own(), self._sights(asked)
         return answer([Cell(How.ITSELF) if each == own else _seen(sights.get(each)) for each in asked])
 

@@ -37,10 +37,6 @@ class Verdict:
     troubles: tuple[tuple[Kind, str], ...] = ()
     """Each with a whole sentence."""
 
-    def tells(self, kind: Kind) -> bool:
-        """Whether there is such a trouble."""
-        return any(each is kind for each, _ in self.troubles)
-
 
 WELL: Final = Verdict(Reach.REACHED)
 UNKNOWN: Final = Verdict(Reach.UNKNOWN, "not asked yet")

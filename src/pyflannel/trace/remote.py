@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pyflannel.linux.netns import Netns, inside
+from pyflannel.probes.allowance import Allowance
 
 if TYPE_CHECKING:
     from pyflannel.network import Network
@@ -37,8 +38,8 @@ class Respondent:
         netns: Netns = None,
     ) -> None:
         """``network`` is what this host knows, as of now; ``clock`` never steps; ``run_dir`` as in ``gather``."""
-        self._network, self._clock, self._run_dir, self._netns = network, clock, run_dir, netns
-        self._credit, self._seen = BURST, clock()
+        self._network, self._run_dir, self._netns = network, run_dir, netns
+        self._allowance = Allowance(RATE, BURST, clock)
         self._lock = asyncio.Lock()
         self._look: asyncio.Future[Half] | None = None
 
@@ -50,7 +51,7 @@ class Respondent:
         from pyflannel.trace.messages import BadMessage, Half, answer, read_question
 
         network = self._network()
-        if not self._spend():
+        if not self._allowance.spend():
             return answer(Half((), trouble="too many questions at once: try again in a second"))
         if network is None:
             return answer(Half((), trouble="it has not started yet"))
@@ -70,12 +71,3 @@ class Respondent:
             self._look = asyncio.get_running_loop().run_in_executor(None, inside, self._netns, look)
             half = await asyncio.shield(self._look)
         return answer(half)
-
-    def _spend(self) -> bool:
-        now = self._clock()
-        self._credit = min(BURST, self._credit + (now - self._seen) * RATE)
-        self._seen = now
-        if self._credit < 1:
-            return False
-        self._credit -= 1
-        return True
