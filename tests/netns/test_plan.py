@@ -14,6 +14,7 @@ import pytest
 
 from pyflannel.lease.model import Snapshot
 from pyflannel.store.local import LocalStore
+from tests.support.builders import NETWORK
 from tests.support.embedded_stores import write_local_record
 from tests.support.machines import eventually, stop
 from tests.support.namespaces import Namespace
@@ -21,9 +22,7 @@ from tests.support.namespaces import Namespace
 pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "iptables")
 
 PREFIX = "/coreos.com/network"
-# No test speaks of a subnet that a lease is chosen from.
-RANGE = '"Network":"10.2.0.0/16","SubnetLen":24,"SubnetMin":"10.2.50.0","SubnetMax":"10.2.89.0"'
-CONFIG = f'{{{RANGE},"Backend":{{"Type":"vxlan"%s}}}}'
+CONFIG = f'{{{NETWORK},"Backend":{{"Type":"vxlan"%s}}}}'
 PEER = '{"PublicIP":"172.16.41.132","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}'
 ROUTE = "10.2.41.0/24 via 10.2.41.0 dev flannel.1 onlink"
 FILES = ("subnet.env", "vtep-macs.json", "last-known-coreos.com-network-68396115.jsonl")

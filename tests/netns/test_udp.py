@@ -186,15 +186,15 @@ def test_tcp_crosses_in_large_pieces(pair: Pair, options: tuple[str, ...]) -> No
 def mixed(bare: Pair) -> Iterator[Pair]:
     """The second host has a forwarder that takes packet by packet, and no agent."""
     one, two = bare.hosts
-    bare.store.write({"10.2.50.0-24": f'{{"PublicIP":"{two.address}"}}'})
+    bare.store.write({"10.2.40.0-24": f'{{"PublicIP":"{two.address}"}}'})
     one.started()
     one.settle_in(one.subnet)
     two.space.run("iptables -P FORWARD ACCEPT")
-    two.settle_in(bare.store.leases()["10.2.50.0/24"].subnet.ipv4 or one.subnet)
+    two.settle_in(bare.store.leases()["10.2.40.0/24"].subnet.ipv4 or one.subnet)
     space = str(two.space.path)
     tun = inside(space, lambda: Tun.open("flannel%d", vnet=False))
     with inside(space, lambda: open_socket(two.address, 8285)) as sock:
-        two.space.run(f"ip address add 10.2.50.0/32 dev {DEV}")
+        two.space.run(f"ip address add 10.2.40.0/32 dev {DEV}")
         two.space.run(f"ip link set {DEV} up mtu 1472")
         two.space.run(f"ip route add 10.2.0.0/16 dev {DEV} scope global")
         # The naive one knows nothing of datagrams that come together.

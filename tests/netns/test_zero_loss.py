@@ -20,8 +20,8 @@ from tests.support.pictures import Half
 
 pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "bridge", "iptables")
 
-ONE = Peer("10.2.11.0/24", "de:ad:00:00:00:01", "172.16.41.131")
-TWO = Peer("10.2.22.0/24", "de:ad:00:00:00:02", "172.16.41.132")
+ONE = Peer("10.2.51.0/24", "de:ad:00:00:00:01", "172.16.41.131")
+TWO = Peer("10.2.62.0/24", "de:ad:00:00:00:02", "172.16.41.132")
 """The leases of both hosts, where a Go flanneld has taken them."""
 
 DEATHS_MS = (0, 10, 30, 60, 100, 150, 200, 250, 300)

@@ -36,17 +36,14 @@ from pyflannel.lease.model import Lease
 from pyflannel.outputs import read_subnet_env
 from pyflannel.store.local import LocalStore
 from tests.support import probe
+from tests.support.builders import NETWORK
 from tests.support.machines import Switch, eventually, hold, stop
 from tests.support.namespaces import Namespace
 from tests.support.pictures import DEVICE, Picture, differences, picture
 from tests.support.probe import Loss
 
 PREFIX = "/coreos.com/network"
-CONFIG = (
-    '{"Network":"10.2.0.0/16","SubnetLen":24,"SubnetMin":"10.2.10.0","SubnetMax":"10.2.99.0",'
-    '"Backend":{"Type":"vxlan"}}'
-)
-"""Own leases come from the lower part of the network; the rest is for peers that are records only."""
+CONFIG = f'{{{NETWORK},"Backend":{{"Type":"vxlan"}}}}'
 PORT = 7007
 
 
