@@ -251,7 +251,8 @@ class Book:
         key = track.line.key
         track.open -= in_turn
         if in_turn and track.open <= 0:
-            urgent, pause = track.urgent, track.pause
+            pause = track.pause
+            urgent = pause < PERIOD
             due = now + pause * (1.0 if urgent else 0.9 + 0.2 * self._chance.random())
             self._schedule.put(key, due, urgent)
         if track.misses == 0 or (track.open <= 0 and not track.outdated):
@@ -325,6 +326,8 @@ class Book:
                 self._judge(self._track(key))
 
     def _judge(self, track: Track) -> None:
+        if track.well and track.line.key not in self._troubled:
+            return
         silence = len(self._unanswered) >= SILENCE_OF
         verdict = judge(track, self._here(track.line), silence, track.misses > 0 and self._has_moved(track.line))
         was = self._troubled.pop(track.line.key, None)

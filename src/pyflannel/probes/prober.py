@@ -205,8 +205,6 @@ class Prober:
 
     def _heard(self, port: Port, received: Received) -> None:
         """A datagram of an agent, perhaps."""
-        if self._book.whose(received.source) is None:
-            return
         with suppress(BadPacket, OSError):
             self._take(port, received, wire.decode(received.data))
 
@@ -218,7 +216,8 @@ class Prober:
             case Kind.ANSWER:
                 self._book.answered(packet.nonce, Means.OWN, received.source, now, packet)
             case Kind.ERRAND:
-                if self._tasks is not None and self._errands.welcome(packet, len(received.data)):
+                known = self._book.whose(received.source) is not None
+                if known and self._tasks is not None and self._errands.welcome(packet, len(received.data)):
                     deliver = partial(
                         port.send, target=received.source, source=received.destination, port=received.port
                     )
@@ -229,9 +228,10 @@ class Prober:
     def _answer(self, port: Port, received: Received, packet: Packet, now: float) -> None:
         path = Path.OVERLAY if self._is_ours(received) else Path.UNDERLAY
         report = self._book.hail(received.source, path, packet, now)
-        if report is not None:
-            answer = Packet(Kind.ANSWER, packet.nonce, packet.run, packet.number, *report)
-            port.send(wire.encode(answer), received.source, received.destination, received.port)
+        if report is None:
+            return
+        answer = Packet(Kind.ANSWER, packet.nonce, packet.run, packet.number, *report)
+        port.send(wire.encode(answer), received.source, received.destination, received.port)
         if path is Path.UNDERLAY:
             # Whoever asks beside the overlay may want to hear from us through it, before it makes up its mind.
             self._ask(now)

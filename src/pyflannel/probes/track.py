@@ -142,6 +142,12 @@ class Track:
         return self._judged.misses
 
     @property
+    def well(self) -> bool:
+        """Whether there is nothing wrong with it that anybody should be told."""
+        judged = self._judged
+        return judged.misses == 0 and judged.heard is not None and not self.lossy and not self.mtu.small
+
+    @property
     def agent_silent(self) -> bool:
         """Nobody speaks our protocol there, or does so no longer."""
         return self.silent >= NO_AGENT_AFTER
@@ -166,14 +172,17 @@ class Track:
     @property
     def pause(self) -> float:
         """Seconds from the end of a turn to the next."""
-        if 0 < self.misses < LOST_AFTER or self.outdated:
+        judged = self._judged
+        if 0 < judged.misses < LOST_AFTER or self.outdated:
             return 0.0
-        if self.misses == 0 and self.ever:
+        if judged.heard is None:
+            return PERIOD if judged.misses < NEW_FOR else 2 * PERIOD
+        if judged.misses == 0:
             if self.lossy or self.mtu.doubtful:
                 return 0.1
-            if self._judged.missed(LOOK_CLOSER):
+            if judged.missed(LOOK_CLOSER):
                 return 0.5
-        return PERIOD if self.ever or self.misses < NEW_FOR else 2 * PERIOD
+        return PERIOD
 
     def asks(self, now: float, own: bool, echo: bool) -> tuple[Ask, ...]:
         """The questions of the next turn; ``own`` and ``echo`` say what we are able to ask."""

@@ -21,9 +21,8 @@ Rules of this file
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 VERSION: Final = 1
 LONGEST_BODY: Final = 1200
@@ -49,8 +48,7 @@ class Kind(IntEnum):
     RESULT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Arrivals:
+class Arrivals(NamedTuple):
     """Which numbers have come in one way."""
 
     newest: int = 0
@@ -66,8 +64,7 @@ class Arrivals:
 NOTHING: Final = Arrivals()
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """One datagram, understood."""
 
     kind: Kind
