@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import click
 import h11
 
+from pyflannel.lease.model import Subnet
 from pyflannel.outputs import SUBNET_FILE, parse_env
 from pyflannel.telemetry.address import control_socket
 from pyflannel.telemetry.document import BadDocument, Document, read
@@ -26,6 +28,10 @@ DEFAULTS: Final = Path("/etc/default/flanneld")
 """What the agent's unit reads, and so do we, to find a subnet file that is not in the usual place."""
 LONGEST: Final = 64 * 1024 * 1024
 """Bytes of an answer; the status of ten thousand peers takes five million."""
+PATIENCE_S: Final = 3.0
+"""For all of an answer: one about ten thousand peers takes a tenth of that."""
+ASK_S: Final = 5.0
+"""For an answer of a peer's agent, which ours awaits for three."""
 _PORTION: Final = 64 * 1024
 _START: Final = "start one with `systemctl start flanneld`, or see the README for a first try"
 
@@ -36,7 +42,7 @@ class AgentSilent(Exception):
     """The agent cannot be asked; the text says why, and what to do."""
 
 
-def get(socket_path: Path, target: str, timeout: float = 5.0) -> bytes:
+def get(socket_path: Path, target: str, timeout: float = PATIENCE_S) -> bytes:
     """What the agent at ``socket_path`` answers to ``GET target``, within ``timeout`` seconds; else ``AgentSilent``."""
     deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
@@ -59,13 +65,19 @@ def get(socket_path: Path, target: str, timeout: float = 5.0) -> bytes:
     return body
 
 
-def status(socket_path: Path, timeout: float = 5.0) -> Document:
+def status(socket_path: Path, timeout: float = PATIENCE_S) -> Document:
     """The status document of that agent; ``AgentSilent`` if there is none that can be read."""
     text = get(socket_path, "/status", timeout)
     try:
         return read(text)
     except BadDocument as exc:
         raise AgentSilent(f"the status that came back from {socket_path} cannot be read: {exc}") from None
+
+
+def ask(socket_path: Path, subnet: Subnet, question: bytes) -> bytes:
+    """What the agent of the peer with ``subnet`` answers, asked by the one at ``socket_path``; else ``AgentSilent``."""
+    name = quote(str(subnet.ipv4 or subnet.ipv6), safe="")
+    return get(socket_path, f"/ask?subnet={name}&q={question.hex()}", ASK_S)
 
 
 def asks_agent(command: Command) -> Command:

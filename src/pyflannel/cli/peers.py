@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import click
 
@@ -24,8 +23,6 @@ from pyflannel.telemetry.matrix import SILENT, Matrix, Name, Row
 
 AT_ONCE: Final = 2
 """Questions to peers that are under way: the agent has room for a trace beside them."""
-ASK_S: Final = 10.0
-"""How long the agent may take to have a peer asked."""
 
 
 @click.command()
@@ -80,7 +77,7 @@ def _as_matrix(socket_path: Path, as_json: bool, document: Document) -> bool:
 def asked(socket_path: Path, document: Document) -> Matrix:
     """What each of the hosts that are shown says of all of them; our own row is in ``document``."""
     shown = matrix.hosts(document)
-    own, question = matrix.own_name(document), matrix.question(shown).hex()
+    own, question = matrix.own_name(document), matrix.question(shown)
 
     def row(host: Name) -> Row:
         subnet = matrix.subnet(host)
@@ -88,9 +85,8 @@ def asked(socket_path: Path, document: Document) -> Matrix:
             return matrix.own_row(document, shown)
         if subnet is None:
             return Row(why=SILENT)
-        target = f"/ask?subnet={quote(str(subnet.ipv4 or subnet.ipv6), safe='')}&q={question}"
         try:
-            return matrix.told(agent_socket.get(socket_path, target, ASK_S), shown, time.time())
+            return matrix.told(agent_socket.ask(socket_path, subnet, question), shown, time.time())
         except agent_socket.AgentSilent:
             return Row(why=SILENT)
 

@@ -9,8 +9,6 @@ import asyncio
 import json
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
 
 import click
 
@@ -24,9 +22,6 @@ from pyflannel.telemetry.address import control_socket
 from pyflannel.trace.facts import Flow, Peer, overlay
 from pyflannel.trace.follow import Ask, NoAnswer, NotHere, Trace, Verdict, follow
 from pyflannel.trace.gather import CannotLook
-
-ASK_S: Final = 5.0
-"""How long the agent may take to have a peer asked."""
 
 
 class Untold(click.ClickException):
@@ -112,8 +107,7 @@ def traced(network: Network, settings: Settings, flow: Flow, ask: Ask | None = N
 
 def asked_by_agent(socket_path: Path, peer: Peer, question: bytes) -> bytes:
     """What the agent of ``peer`` answers, asked by ours; ``NoAnswer`` otherwise."""
-    subnet = quote(str(peer.subnet.ipv4 or peer.subnet.ipv6), safe="")
     try:
-        return agent_socket.get(socket_path, f"/ask?subnet={subnet}&q={question.hex()}", ASK_S)
+        return agent_socket.ask(socket_path, peer.subnet, question)
     except agent_socket.AgentSilent as error:
         raise NoAnswer(f"its agent cannot be asked: {error}") from error

@@ -8,8 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pyflannel.cli.agent_socket import AgentSilent, asks_agent, get, status, usual_socket
+from pyflannel.cli.agent_socket import AgentSilent, ask, asks_agent, get, status, usual_socket
 from pyflannel.telemetry.http import Request, Response
+from tests.support.builders import subnet
 from tests.support.served import served, told
 from tests.support.status import document
 
@@ -23,12 +24,18 @@ async def echo(request: Request) -> Response:
     """Says what was asked, or that it will not."""
     if request.path == "/no":
         return Response(504, b"nobody answers\n")
-    return Response(200, f"{request.path} {request.query.get('q', '')}".encode() * 10_000)
+    return Response(200, " ".join((request.path, *request.query.values())).encode() * 10_000)
 
 
 def test_what_the_agent_answers_is_returned_whole(path: Path) -> None:
     with served(path, echo):
         assert get(path, "/ask?q=00ff") == b"/ask 00ff" * 10_000
+
+
+def test_a_question_to_a_peer_names_it_by_one_of_its_networks(path: Path) -> None:
+    with served(path, echo):
+        assert ask(path, subnet("10.2.41.0/24", "fd00:2:41::/64"), b"\0\xff").startswith(b"/ask 10.2.41.0/24 00ff/ask")
+        assert ask(path, subnet("fd00:2:41::/64"), b"\0\xff").startswith(b"/ask fd00:2:41::/64 00ff/ask")
 
 
 def test_a_refusal_is_told_in_the_words_of_the_agent(path: Path) -> None:

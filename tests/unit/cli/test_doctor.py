@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pyflannel.cli.doctor import doctor, document, mend, notes, show
+from pyflannel.doctor import procfs
 from pyflannel.doctor.checks import examine
 from pyflannel.doctor.facts import Agent, Facts, SubnetFile
 from pyflannel.doctor.findings import Argv
@@ -29,7 +30,9 @@ def test_a_wrong_question_ends_with_2(arguments: list[str]) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-def test_a_machine_without_an_agent_is_told_so_and_ends_with_0(tmp_path: Path) -> None:
+def test_a_machine_without_an_agent_is_told_so_and_ends_with_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever runs here, and be it another test's agent.
+    monkeypatch.setattr(procfs, "processes", lambda: ())
     flags = [f"-store=local:{tmp_path}/s.db", f"-subnet-file={tmp_path}/subnet.env", f"-state-dir={tmp_path}"]
     result = CliRunner().invoke(doctor, ["--no-defaults", "--json", "--", *flags])
     assert result.exit_code == 0

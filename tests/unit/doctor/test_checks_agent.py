@@ -59,7 +59,7 @@ def test_an_agent_of_another_make_need_not_answer() -> None:
 
 
 def test_an_agent_that_has_a_socket_and_does_not_answer_is_found() -> None:
-    agent = Agent(SOCKET, None, f"the agent at {SOCKET} did not answer within 5 s", True, ("flanneld (process 7)",))
+    agent = Agent(SOCKET, None, f"the agent at {SOCKET} did not answer within 3 s", True, ("flanneld (process 7)",))
     (found,) = examine(replace(HEALTHY, agent=agent))
     assert found.code == "agent-silent"
     assert "flanneld (process 7); the agent at" in found.evidence
