@@ -205,18 +205,6 @@ def test_a_program_of_wireguard_that_dies_leaves_nothing_to_tell(secret: Pair) -
 
 
 @BY_A_PROGRAM
-def test_a_program_of_wireguard_that_hangs(secret: Pair, chronicle: Chronicle) -> None:
-    (program,) = programs(secret.one)
-    fault = Fault(
-        "wireguard-go hangs",
-        partial(os.kill, program, signal.SIGSTOP),
-        partial(os.kill, program, signal.SIGCONT),
-        Told(BLOCKED, BLOCKED, trace="unsure here, at tunnel"),
-    )
-    explained(secret, fault, chronicle)
-
-
-@BY_A_PROGRAM
 def test_a_program_of_wireguard_that_is_not_there_any_more(secret: Pair, chronicle: Chronicle) -> None:
     tools = Path(secret.one.environment["PATH"])
 
@@ -227,6 +215,18 @@ def test_a_program_of_wireguard_that_is_not_there_any_more(secret: Pair, chronic
 
     told = Told(("kernel-refuses", *BLOCKED), BLOCKED, trace="ends here, at device")
     explained(secret, Fault("wireguard-go is gone", remove, partial(provide, tools), told), chronicle)
+
+
+@BY_A_PROGRAM
+def test_a_program_of_wireguard_that_hangs(secret: Pair, chronicle: Chronicle) -> None:
+    (program,) = programs(secret.one)
+    fault = Fault(
+        "wireguard-go hangs",
+        partial(os.kill, program, signal.SIGSTOP),
+        partial(os.kill, program, signal.SIGCONT),
+        Told(BLOCKED, BLOCKED, trace="unsure here, at tunnel"),
+    )
+    explained(secret, fault, chronicle)
 
 
 # ipip
