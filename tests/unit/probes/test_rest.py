@@ -44,6 +44,8 @@ class Twins:
             self.folded += 1
         kept, whole = ((each.pause, each.patience, each.glance, judge(each, HERE)) for each in (self.kept, self.whole))
         assert kept == whole
+        # Who is well is not even judged.
+        assert not (self.whole.well and judge(self.whole, HERE, silence=True, moved=True).troubles)
         assert self.asks(self.kept) == self.asks(self.whole)
         assert self.kept.overlay.hails.of(7) == self.whole.overlay.hails.of(7)
 
