@@ -30,7 +30,7 @@ LONGEST: Final = 64 * 1024 * 1024
 """Bytes of an answer; the status of ten thousand peers takes five million."""
 PATIENCE_S: Final = 3.0
 """For all of an answer: one about ten thousand peers takes a tenth of that."""
-ASK_S: Final = 5.0
+ASK_S: Final = 4.0
 """For an answer of a peer's agent, which ours awaits for three."""
 _PORTION: Final = 64 * 1024
 _START: Final = "start one with `systemctl start flanneld`, or see the README for a first try"
