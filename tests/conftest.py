@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,10 @@ from tests.support.capabilities import missing, promised
 settings.register_profile("lane", max_examples=100, deadline=None, derandomize=False, print_blob=True)
 settings.register_profile("soak", settings.get_profile("lane"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lane"))
+
+# A shell without job control has what it runs in the background ignore this signal, and so would all that we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
