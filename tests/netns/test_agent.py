@@ -13,15 +13,14 @@ import pytest
 
 from pyflannel.lease.wire import decode_attrs
 from pyflannel.store.local import LocalStore
-from tests.support.builders import NETWORK
 from tests.support.embedded_stores import write_local_record
 from tests.support.machines import eventually, stop
 from tests.support.namespaces import Namespace
+from tests.support.pair import CONFIG
 
 pytestmark = pytest.mark.needs("root", "netns", "vxlan", "veth", "iptables")
 
 PREFIX = "/coreos.com/network"
-CONFIG = f'{{{NETWORK},"Backend":{{"Type":"vxlan"}}}}'
 PEER = '{"PublicIP":"172.16.41.132","PublicIPv6":null,"BackendType":"vxlan","BackendData":%s}'
 
 MONITOR = ("stdbuf", "-oL", "ip", "monitor", "link", "address", "route", "neigh")

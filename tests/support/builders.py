@@ -12,7 +12,7 @@ from pyflannel.lease.network import NetworkConfig, parse_network_config
 from pyflannel.state import Mac
 
 NETWORK = '"Network":"10.2.0.0/16","SubnetLen":24,"SubnetMin":"10.2.50.0","SubnetMax":"10.2.69.0"'
-"""For agents that choose a subnet themselves.  No other subnet that a test names lies in that range: it would be the
+"""For agents that choose a subnet themselves.  No test names a subnet of that range for another host: it would be the
 agent's own one time in so many."""
 OWN_MAC = Mac.parse("02:00:00:00:00:01")
 OWN_MAC_V6 = Mac.parse("02:00:00:00:06:01")

@@ -65,9 +65,9 @@ def get(socket_path: Path, target: str, timeout: float = PATIENCE_S) -> bytes:
     return body
 
 
-def status(socket_path: Path, timeout: float = PATIENCE_S) -> Document:
+def status(socket_path: Path) -> Document:
     """The status document of that agent; ``AgentSilent`` if there is none that can be read."""
-    text = get(socket_path, "/status", timeout)
+    text = get(socket_path, "/status")
     try:
         return read(text)
     except BadDocument as exc:

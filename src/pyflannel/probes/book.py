@@ -251,8 +251,7 @@ class Book:
         key = track.line.key
         track.open -= in_turn
         if in_turn and track.open <= 0:
-            pause = track.pause
-            urgent = pause < PERIOD
+            urgent, pause = track.urgent, track.pause
             due = now + pause * (1.0 if urgent else 0.9 + 0.2 * self._chance.random())
             self._schedule.put(key, due, urgent)
         if track.misses == 0 or (track.open <= 0 and not track.outdated):
