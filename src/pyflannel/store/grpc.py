@@ -8,6 +8,8 @@ Rules of this file
   3. A connection on which something failed is not used again.  Each new one reads the certificates anew.
   4. grpclib wakes a waiting task by cancelling it, which eats a cancellation of ours that comes at the same moment and
      upsets ``asyncio.timeout`` and ``TaskGroup`` around it.  So it never runs in the caller's task.
+  5. grpclib knows a connection is lost a turn of the loop late, and never if it is lost while being made; and it
+     stumbles (``_STUMBLES``) over answers that are not as gRPC has them.  Neither may end an agent.
 
 Keepalive, measured with grpclib 0.4.9: a hung member is noticed only if both limits on pings without data are lifted,
 and etcd closes a connection that pings more often than every 5 s.
@@ -69,6 +71,10 @@ class Timing:
 _TIMING: Final = Timing()
 
 _HTTP1: Final = "answered in HTTP/1"
+_BY_THE_OTHER_SIDE: Final = "by the other side"
+
+_STUMBLES: Final = (AssertionError, AttributeError, LookupError, NotImplementedError, ValueError)
+"""What comes out of grpclib for a message cut short, compressed, or with headers that are no text."""
 
 _ELSEWHERE: Final = frozenset(
     {Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.INTERNAL, Status.UNKNOWN, Status.CANCELLED}
@@ -179,7 +185,7 @@ class Conversation(Generic[Q, A]):
         if not self._listening.done():
             return None
         listening, self._listening = self._listening, None
-        answer = listening.result()
+        answer = _outcome(listening)
         if answer is None:
             raise StreamTerminatedError("the server ended the call")
         return answer
@@ -222,6 +228,8 @@ class _Protocol(H2Protocol):
     """When something last came in, in the time of the loop; 0: nothing ever did."""
     is_rejected = False
     """Whether the other side ended the connection before it had said anything."""
+    ended = _BY_THE_OTHER_SIDE
+    """How it was lost, once it is."""
     _wire: _Wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -234,7 +242,10 @@ class _Protocol(H2Protocol):
             self._end(_HTTP1)
         elif not self._is_over:
             self.heard_at = asyncio.get_running_loop().time()
-            super().data_received(data)
+            try:
+                super().data_received(data)
+            except _STUMBLES as error:
+                self._end(str(_stumbled(error)))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.is_rejected = not self.heard_at and not self._wire.closed_here
@@ -243,11 +254,12 @@ class _Protocol(H2Protocol):
         elif isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
             self._end(plain_words(exc))
         else:
-            self._end("by the other side")
+            self._end(_BY_THE_OTHER_SIDE)
 
     def _end(self, reason: str) -> None:
         """Tell those who wait, unless they were told already."""
         if not self._is_over:
+            self.ended = reason
             self.processor.close(reason)
 
     @property
@@ -269,6 +281,17 @@ class _Channel(Channel):
         super().__init__(endpoint.host, endpoint.port, codec=_Codec(), config=configuration)
         self._scheme = "https" if endpoint.secure else "http"
         self._tls = tls if endpoint.secure else None
+
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if not self._connected:
+            raise StreamTerminatedError(protocol.ended if isinstance(protocol, _Protocol) else _BY_THE_OTHER_SIDE)
+        return protocol
+
+    @property
+    def _connected(self) -> bool:
+        # grpclib forgets the wire as soon as a ping goes unanswered, and tells those who wait a turn later.
+        return super()._connected and self._protocol is not None and not self._protocol.connection.is_closing()
 
     async def _create_connection(self) -> H2Protocol:
         if self._tls is not None:
@@ -338,9 +361,23 @@ async def _apart(
             if left <= 0:
                 raise TimeoutError(f"no answer within {loop.time() - begun:.0f} s")
             await asyncio.wait({task}, timeout=left)
-        return task.result()
+        return _outcome(task)
     finally:
         await _stopped(task)
+
+
+def _outcome(task: asyncio.Task[T]) -> T:
+    """What a task that is done has brought (rule 5)."""
+    try:
+        return task.result()
+    except OSError:  # a certificate that does not fit is a ValueError too
+        raise
+    except _STUMBLES as error:
+        raise _stumbled(error) from error
+
+
+def _stumbled(error: Exception) -> StreamTerminatedError:
+    return StreamTerminatedError(f"what it sent is not as gRPC has it: {error or type(error).__name__}")
 
 
 async def _stopped(task: asyncio.Task[T]) -> None:
