@@ -67,7 +67,8 @@ def changed(before: Document, after: Document) -> Iterator[bytes]:
 def redrawn(before: Matrix, after: Matrix) -> Iterator[bytes]:
     """The events that make ``after`` of ``before``, in such pieces; a host that was not asked yet has none."""
     known = before.rows
-    if (before.hosts, before.of) != (after.hosts, after.of):
+    forgotten = any(host in known and host not in after.rows for host in after.hosts)
+    if forgotten or (before.hosts, before.of) != (after.hosts, after.of):
         known = {}
         yield b"event: hosts\ndata: " + _text({"of": after.of, "hosts": after.hosts}) + b"\n\n"
     for host in after.hosts:

@@ -113,6 +113,12 @@ def test_a_host_that_does_not_tell_says_why_and_nothing_else() -> None:
     assert value == {"from": ["10.2.71.0/24", "fd00::/64"], "at": None, "why": "no answer comes", "to": []}
 
 
+def test_a_row_that_is_no_longer_known_is_forgotten() -> None:
+    before = Matrix((ONE, TWO), 2, {ONE: ROW, TWO: ROW})
+    names = [name for name, _ in redrawn_to(before, replace(before, rows={ONE: ROW}))]
+    assert names == ["hosts", "row"]
+
+
 def test_other_hosts_have_all_rows_told_again_in_their_order() -> None:
     before = Matrix((ONE, TWO), 2, {ONE: ROW})
     names = [name for name, _ in redrawn_to(before, replace(before, hosts=(TWO, ONE)))]
