@@ -60,6 +60,10 @@ test-vm: install tools ## the namespace tests on Debian's stock kernel, in an em
 soak: install tools ## half an hour of random faults against a running agent; SOAK_SECONDS=N for another time
 	PYFLANNEL_SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) PYFLANNEL_TEST_PROMISE=$(PROMISE) $(BIN)/pytest -q tests/netns/test_soak.py
 
+.PHONY: laws
+laws: install ## try every property test twenty times as often as `make check` does, with other examples each time
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(SIDE_BY_SIDE) --timeout=0 tests/property
+
 .PHONY: fuzz
 fuzz: install ## a million hostile records and configurations; FUZZ_RECORDS=N for another number, FUZZ_SEED=S to repeat a run
 	FUZZ_RECORDS=$(or $(FUZZ_RECORDS),1000000) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m tests.fuzz

@@ -19,7 +19,8 @@ from pyflannel.telemetry.surfaces import Surface
 from pyflannel.telemetry.views import ROUTES, answer
 from tests.support.loops import run
 
-LIMITS = Limits(idle=0.05, head=0.05, piece=1.0)
+LIMITS = Limits(idle=10.0, head=10.0, piece=10.0)
+"""Never come to: every visitor here ends what it says."""
 DESK = Desk(Settings(), Health())
 WELL = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
