@@ -14,7 +14,6 @@ import random
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from pyflannel import backends
 from pyflannel.backends import direct
@@ -40,9 +39,6 @@ from pyflannel.store.lastknown import BadCache, LastKnown
 from pyflannel.tenancy import Tenant, acquire, patiently
 
 log = logging.getLogger(__name__)
-
-TUNNELS: Final = ("ipip", "vxlan")
-"""Types of device that a flannel may have set up otherwise than we do."""
 
 
 class StartFailed(Exception):
@@ -267,9 +263,9 @@ def first_underlay(settings: Settings, configured: Configured) -> Underlay:
 
 
 def refuse_foreign_devices(held: State) -> None:
-    """A tunnel device under our name is of some flannel; a bridge or a network card is somebody's: ``StartFailed``."""
+    """``StartFailed`` if there is one."""
     for item in held.items_of(Misfit):
-        if isinstance(item, Misfit) and item.kind not in TUNNELS:
+        if isinstance(item, Misfit) and item.foreign:
             raise StartFailed(
                 f"there is a device {item.name} already, and {item.why}: remove it, or rename it; should it be that of "
                 "another flanneld, stop that one"

@@ -31,7 +31,7 @@ from pyflannel.health import Health
 from pyflannel.linux.kernel import Kernel, KernelError, Report
 from pyflannel.linux.spelling import spell
 from pyflannel.patience import BACKOFF, BRISK, Patience, makes_device
-from pyflannel.state import Forwarder, Item, Key, Link, Scope, State
+from pyflannel.state import Forwarder, Item, Key, Link, Misfit, Scope, State
 from pyflannel.wireguard import WireguardDevice, WireguardPeer
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ class Reconciler:
         self.tally = Tally()
         self._kernel, self._jitter, self._clock = kernel, jitter, clock
         self._want: dict[Key, Item] = {}
+        self._occupied: set[str] = set()
+        """Names of ours that somebody else's devices have."""
         self._pass = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._why = Reason.EVENT
@@ -161,7 +163,9 @@ class Reconciler:
             self._dirty.clear()
             began = self._clock()
             self._next_audit = began + self._pause()
-            ops = diff(State.over(self._want), self._kernel.compare(self.scope, self._want))
+            have = self._kernel.compare(self.scope, self._want)
+            self._occupied = {name for name in self.scope.devices if _is_foreign(have.get((Link, name)))}
+            ops = diff(State.over(self._want), have)
             self.tally.audits[why] += 1
             took = self._clock() - began
             self.tally.looks.note(took)
@@ -275,7 +279,8 @@ class Reconciler:
     async def _apply(self, ops: Sequence[Op]) -> Report:
         done: list[Op] = []
         failed: list[tuple[Op, KernelError]] = []
-        missing: set[str] = set()
+        # Somebody else's device by the name of ours gets nothing of what is meant for ours.
+        missing = self._occupied - {device(op.item) for op in ops if makes_device(op)}
         for portion in _portions(ops):
             # What is on a device that could not be made would fail as well, thousands of times.
             began = self._clock()
@@ -290,6 +295,10 @@ class Reconciler:
             self._woken.set()
         self._health.set_all(KERNEL_REFUSES, self._patience.complaints())
         return Report(tuple(done), tuple(failed))
+
+
+def _is_foreign(item: Item | None) -> bool:
+    return isinstance(item, Misfit) and item.foreign
 
 
 def _portions(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:

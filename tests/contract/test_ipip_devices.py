@@ -106,7 +106,10 @@ def test_a_deleted_device_comes_back_with_all_that_was_on_it(world: World) -> No
     reconcile(world, WANT)
 
 
-def test_a_device_of_another_kind_is_replaced_where_its_name_is_wanted(world: World) -> None:
+def test_a_device_of_somebody_elses_stays_even_where_its_name_is_wanted(world: World) -> None:
     world.occupy(DEV)
-    assert isinstance(world.kernel.observe(SCOPE)[LINK.key], Misfit)
-    reconcile(world, WANT)
+    found = world.kernel.observe(SCOPE)[LINK.key]
+    assert isinstance(found, Misfit)
+    ((_, error),) = world.kernel.apply([Put(LINK, found)]).failed
+    assert isinstance(error, AlreadyThere)
+    assert world.kernel.observe(SCOPE)[LINK.key] == found

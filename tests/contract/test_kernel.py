@@ -376,11 +376,13 @@ def test_a_vxlan_device_without_our_identity_is_somebody_elses(world: World) -> 
     assert isinstance(refused(world, Put(LINK)), AlreadyThere)
 
 
-def test_a_renamed_device_whose_name_was_taken_comes_back_in_two_passes(world: World) -> None:
+def test_a_renamed_device_whose_name_was_taken_comes_back_once_that_is_free(world: World) -> None:
     reconcile(world, WANT)
     world.rename_device(DEV, "foo")
     world.occupy(DEV)
-    world.kernel.apply(diff(WANT, world.kernel.observe(SCOPE)))
+    found = world.kernel.observe(SCOPE)[LINK.key]
+    assert isinstance(refused(world, Put(LINK, found)), AlreadyThere)
+    world.unplug(DEV)
     reconcile(world, WANT)
     assert world.kernel.observe(SCOPE) == WANT
 
@@ -529,15 +531,15 @@ def test_what_the_kernel_put_on_our_device_by_itself_is_not_ours(world: World) -
     assert world.kernel.observe(SCOPE) == WANT
 
 
-def test_a_device_of_another_kind_is_replaced_where_its_name_is_wanted(world: World) -> None:
+def test_a_device_of_somebody_elses_stays_even_where_its_name_is_wanted(world: World) -> None:
     world.occupy(DEV)
     (found,) = observed(world)
     assert isinstance(found, Misfit)
+    assert found.foreign
     assert isinstance(refused(world, Put(LINK)), AlreadyThere)
+    assert isinstance(refused(world, Put(LINK, found)), AlreadyThere)
     reconcile(world, State())
     assert observed(world) == {found}
-    reconcile(world, WANT)
-    assert world.kernel.observe(SCOPE) == WANT
 
 
 def test_routes_look_like_flannels(world: World) -> None:

@@ -113,6 +113,25 @@ def test_a_device_of_somebody_else_that_has_the_tunnels_name_at_a_start(pair: Pa
     explained(pair, Fault("a bridge is called flannel.1", come, go, told), chronicle)
 
 
+def test_a_device_of_somebody_else_that_takes_the_tunnels_name_later(pair: Pair, chronicle: Chronicle) -> None:
+    one = pair.one
+
+    def come() -> None:
+        with one.asleep():
+            one.space.shell("ip link delete flannel.1; ip link add flannel.1 up address 02:00:00:00:09:09 type bridge")
+
+    def go() -> None:
+        # It is as they made it, and carries nothing of ours.
+        assert "02:00:00:00:09:09" in one.space.run("ip -o link show dev flannel.1 type bridge")
+        assert one.space.run("ip -4 route show dev flannel.1") == ""
+        one.space.run("ip link delete flannel.1")
+
+    told = Told(
+        ("kernel-refuses", "tunnel-blocked"), ("tunnel-blocked",), ("name-taken",), trace="ends here, at device"
+    )
+    explained(pair, Fault("a bridge takes the name flannel.1 while the agent runs", come, go, told), chronicle)
+
+
 def test_a_device_of_somebody_else_that_has_our_vni(pair: Pair, chronicle: Chronicle) -> None:
     def take() -> None:
         with pair.one.asleep():

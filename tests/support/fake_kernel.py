@@ -225,7 +225,7 @@ class FakeKernel:
             return errno.ENODEV
         if isinstance(old, Link) and not must_rebuild(item, old):
             return (self._rename(old.misnamed, item.name) if old.misnamed else 0) or self._change_link(item)
-        if old is not None:
+        if old is not None and not (isinstance(old, Misfit) and old.foreign):
             self._cut(old)
         present = self._items.get(item.key)
         if present is not None or item.name in self._hardware:

@@ -63,7 +63,7 @@ def test_a_new_mac_costs_the_neighbours_of_that_device_alone() -> None:
     assert diff(want, have) == (Put(new, LINK), Put(NEIGHBOUR), Cut(stale[2]), Cut(stale[1]))
 
 
-def test_a_device_of_another_kind_is_replaced_but_never_cut() -> None:
+def test_a_device_of_another_kind_is_in_the_place_of_ours_and_never_cut() -> None:
     misfit = Misfit(DEV, "it is of type bridge, not vxlan")
     assert diff(State([LINK]), State([misfit])) == (Put(LINK, misfit),)
     assert diff(State(), State([misfit])) == ()

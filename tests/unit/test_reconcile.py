@@ -23,6 +23,7 @@ from tests.support.loops import run_jumping
 
 SCOPE = backend().scope(view())
 SELF = backend().self_items(view())
+(DEVICE,) = SCOPE.devices
 PEER = vxlan_lease("10.2.41.0/24", "172.16.41.132", OTHER_MAC)
 OTHER = vxlan_lease("10.2.42.0/24", "172.16.41.133", Mac.parse("02:00:00:00:00:03"))
 
@@ -276,6 +277,26 @@ def test_a_route_takes_its_slot_as_soon_as_somebody_elses_route_has_left_it() ->
             bench.kernel.remove(theirs)
             await asyncio.sleep(RECLAIM_EVERY + 0.1)
             assert bench.holds(*peer_items(PEER))
+
+    patrolled(scenario)
+
+
+def test_nothing_is_put_on_somebody_elses_device_that_has_the_name_of_ours() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.reconciler.replan((), peer_items(PEER))
+        await asyncio.sleep(1)
+        bench.kernel.delete_device(DEVICE)
+        bench.kernel.plug(Hardware(DEVICE))
+        bench.reconciler.mark_dirty()
+        await asyncio.sleep(1)
+        await bench.reconciler.replan((), peer_items(OTHER))
+        await asyncio.sleep(70)
+        assert [item for item in bench.kernel.items if getattr(item, "dev", "") == DEVICE] == []
+        assert list(bench.reconciler.failing) == [(Link, DEVICE)]
+        bench.kernel.unplug(DEVICE)
+        bench.reconciler.mark_dirty()
+        await asyncio.sleep(RECLAIM_EVERY + 0.1)
+        assert bench.holds(*peer_items(PEER, OTHER))
 
     patrolled(scenario)
 

@@ -242,8 +242,10 @@ CHECKS: Final = (
         "name-taken",
         _ERROR,
         "Another device has the tunnel's name",
-        "The agent does not start beside a device of that name which is no tunnel, for it must be somebody's.",
-        "Rename or delete it (`ip link set NAME name OTHER`, `ip link delete NAME`), then start the agent. For vxlan "
+        "A device of that name which is no tunnel must be somebody's: the agent leaves it alone, does not start beside "
+        "it, and has no tunnel if it comes later.",
+        "Rename or delete it (`ip link set NAME name OTHER`, `ip link delete NAME`), then start the agent if it does "
+        "not run. For vxlan "
         "another Backend.VNI in the network configuration, for all hosts, gives the device another name.",
         name_taken,
     ),

@@ -108,7 +108,7 @@ def _link(op: Op) -> str:
     item = op.item
     if not isinstance(op, Put) or not isinstance(item, Link):
         return f"ip link del {_present_name(item)}"
-    if op.old is None:
+    if op.old is None or (isinstance(op.old, Misfit) and op.old.foreign):
         return _creation(item)
     if must_rebuild(item, op.old):
         return f"ip link del {_present_name(op.old)} && {_creation(item)}"

@@ -124,6 +124,8 @@ class Writer:
             return Ack(errno.ENODEV, f"there is no device {under} to carry its packets")
         if isinstance(old, Link) and not must_rebuild(item, old):
             return self._change_link(item, old, below)
+        if isinstance(old, Misfit) and old.foreign:
+            return _in_the_way(old)
         if old is not None and (ack := self._delete(_present_name(old))).code:
             return ack
         ack = self._create(item, below)
@@ -131,7 +133,11 @@ class Writer:
             return self._serve(item)
         if ack.code != errno.EEXIST:
             return ack
-        if self._has_link(item):
+        found = self._devices.look(item.name)
+        present = None if found is None else self._reader.link(found)
+        if isinstance(present, Misfit):
+            return _in_the_way(present)
+        if present is not None and satisfies(present, item):
             return DONE
         rival = self._reader.rival(item)
         hint = f": it is {rival} (if nobody needs it: ip link del {rival})" if rival else ""
@@ -167,10 +173,6 @@ class Writer:
             return ack
         # What the device loses by being down, the next comparison brings back: the kernel tells of it.
         return self._do(links.set_down(index), links.rename(index, name))
-
-    def _has_link(self, item: Link) -> bool:
-        found = self._devices.look(item.name)
-        return found is not None and satisfies(self._reader.link(found), item)
 
     def _delete(self, name: str) -> Ack:
         index = self._devices.index(name)
@@ -301,6 +303,10 @@ def _present_name(item: Item) -> str:
 
 def _forgiving(ack: Ack) -> Ack:
     return DONE if ack.code in GONE else ack
+
+
+def _in_the_way(misfit: Misfit) -> Ack:
+    return Ack(errno.EEXIST, f"there is a {misfit.name} already, and {misfit.why}: remove it, or rename it")
 
 
 def _no_device(item: Item) -> Ack:

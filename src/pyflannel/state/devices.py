@@ -104,8 +104,8 @@ class Link:
 class Misfit:
     """A device under one of our names which no change can make ours: of another kind, or set up for another use.
 
-    Only ever observed.  It fills the slot of the ``Link`` of that name, so that a plan with such a link replaces it;
-    where no plan asks for the name it stays as it is.
+    Only ever observed.  It fills the slot of the ``Link`` of that name, so that a plan with such a link replaces it,
+    or fails to if it is ``foreign``; where no plan asks for the name it stays as it is.
     """
 
     name: str
@@ -117,3 +117,11 @@ class Misfit:
     def key(self) -> Key:
         """The slot of the link it stands in for."""
         return (Link, self.name)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody's: a tunnel device under our name is of some flannel, a bridge or a network card not.
+
+        Then it is never deleted, whoever wants its name.
+        """
+        return self.kind not in ("ipip", "vxlan")

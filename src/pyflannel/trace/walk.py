@@ -169,7 +169,7 @@ def _loosen(dev: str) -> str:
 def _decision(overlay: Overlay, crossing: Crossing, flow: Flow, wanted: Route | None) -> Iterator[Hop]:
     decision, leaves, target = crossing.decision, crossing.leaves, flow.destination
     if wanted is not None and (leaves is None or not _as_wanted(crossing, wanted)):
-        yield _astray(crossing, flow, wanted)
+        yield _astray(overlay, crossing, flow, wanted)
     elif decision.kind is Kind.LOCAL:
         yield Hop(Point.ROUTE, Mood.PASS, f"{target} is this host itself")
     elif leaves is None:
@@ -185,12 +185,16 @@ def _as_wanted(crossing: Crossing, wanted: Route) -> bool:
     return leaves is not None and leaves.name == wanted.dev and crossing.decision.gateway == wanted.via
 
 
-def _astray(crossing: Crossing, flow: Flow, wanted: Route) -> Hop:
+def _astray(overlay: Overlay, crossing: Crossing, flow: Flow, wanted: Route) -> Hop:
     device, decision = crossing.device(wanted.dev), crossing.decision
+    tunnel = overlay.tunnel(flow.destination.version)
     if device is None:
         return Hop(Point.DEVICE, Mood.END, f"there is no {wanted.dev}, by which it should leave", AGENT)
     if not device.up:
         return Hop(Point.DEVICE, Mood.END, f"{wanted.dev}, by which it should leave, is down", AGENT)
+    if tunnel is not None and tunnel.name == device.name and device.spec is None:
+        text = f"{device.name}, by which it should leave, is a {device.kind or 'network card'}, and no tunnel"
+        return Hop(Point.DEVICE, Mood.END, text, "it must be somebody's: rename it, or remove it")
     if crossing.leaves is None and decision.kind is not Kind.NO_ROUTE:
         there = "this host itself is" if decision.kind is Kind.LOCAL else said(decision.kind)
         text = f"{there} {flow.destination}, instead of {spelled(wanted)}"

@@ -65,8 +65,13 @@ NEIGHBOUR, FDB, ROUTE = peer(2)
             " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
         ),
         (
-            Put(LINK, Misfit(DEV, "a bridge")),
+            Put(LINK, Misfit(DEV, "with l2miss", "vxlan")),
             "ip link del flannel.1 && ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
+            " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
+        ),
+        (
+            Put(LINK, Misfit(DEV, "a bridge", "bridge")),
+            "ip link add flannel.1 up mtu 1450 address 02:00:00:00:00:01"
             " type vxlan id 1 dstport 8472 dev eth0 local 192.0.2.1 nolearning",
         ),
     ],

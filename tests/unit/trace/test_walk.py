@@ -83,6 +83,10 @@ def test_what_is_well_arrives_at_the_container() -> None:
         (replace(LEAVING, decision=LOCAL, routed=LOCAL), Point.ROUTE, "this host itself is 10.2.41.2"),
         (without(replace(LEAVING, decision=DEFAULT), FLANNEL, up=False), Point.DEVICE, "is down"),
         (
+            without(replace(LEAVING, decision=DEFAULT), FLANNEL, spec=None, kind="bridge"),
+            *(Point.DEVICE, "is a bridge, and no tunnel"),
+        ),
+        (
             replace(LEAVING, decision=DEFAULT, devices={index: DEVICES[index] for index in (ENS33, DOCKER0)}),
             *(Point.DEVICE, "there is no flannel.1"),
         ),
